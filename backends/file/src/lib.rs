@@ -1,0 +1,1 @@
+//! keyhaul's encrypted file store, and QEMU's clear-text files.

@@ -1,0 +1,3 @@
+//! The keyhaul command line.
+
+fn main() {}

@@ -1,0 +1,33 @@
+//! The heart of keyhaul: what a secret's name is, which store serves it, what a store promises,
+//! and how QEMU gets the value.
+//!
+//! - [`Reference`]: how a VM's definition names a secret.
+//! - [`SecretStore`]: the contract every place where secrets live fulfils.
+//! - [`SecretBytes`]: a value in memory.
+//! - [`qemu`]: master keys, their channels, `secret` objects and QEMU's command line.
+//!
+//! This crate knows no backend, no network and no plugin.
+
+pub mod credential;
+mod error;
+mod path;
+pub mod qemu;
+pub mod random;
+mod recipe;
+pub mod reference;
+pub mod registry;
+mod secret;
+mod store;
+mod store_ext;
+
+pub use error::{Context, Error, ErrorKind, Operation, Result};
+pub use path::SecretPath;
+pub use recipe::{Alphabet, Recipe};
+pub use reference::{Field, Reference, Version};
+pub use registry::{Registry, StoreConfig, StoreFactory};
+pub use secret::{Protection, SecretBytes, SecretWriter, protection, wipe};
+pub use store::{
+    Capabilities, Capability, DeleteOptions, Descriptor, GetOptions, IdempotencyId, ListOptions,
+    Metadata, Page, PutMode, PutOptions, Request, Secret, SecretStore,
+};
+pub use store_ext::SecretStoreExt;

@@ -1,0 +1,1 @@
+//! QEMU: master keys, `secret` objects, and the command line that names them.

@@ -1,0 +1,1 @@
+//! The contract of keyhaul stores as a test suite, and fixtures.

@@ -1,0 +1,1 @@
+//! keyhaul on real QEMU.
