@@ -9,8 +9,10 @@
 //! This crate knows no backend, no network and no plugin.
 
 pub mod credential;
+pub mod encoding;
 mod error;
 mod path;
+pub mod policy;
 pub mod qemu;
 pub mod random;
 mod recipe;
@@ -20,8 +22,10 @@ mod secret;
 mod store;
 mod store_ext;
 
+pub use encoding::Encoding;
 pub use error::{Context, Error, ErrorKind, Operation, Result};
 pub use path::SecretPath;
+pub use policy::Policy;
 pub use recipe::{Alphabet, Recipe};
 pub use reference::{Field, Reference, Version};
 pub use registry::{Registry, StoreConfig, StoreFactory};
