@@ -10,6 +10,7 @@
 
 pub mod credential;
 mod error;
+mod memory;
 mod path;
 pub mod qemu;
 pub mod random;
@@ -21,6 +22,7 @@ mod store;
 mod store_ext;
 
 pub use error::{Context, Error, ErrorKind, Operation, Result};
+pub use memory::MemoryStore;
 pub use path::SecretPath;
 pub use recipe::{Alphabet, Recipe};
 pub use reference::{Field, Reference, Version};
