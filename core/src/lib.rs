@@ -11,6 +11,7 @@
 pub mod credential;
 pub mod encoding;
 mod error;
+mod memory;
 mod path;
 pub mod policy;
 pub mod qemu;
@@ -24,6 +25,7 @@ mod store_ext;
 
 pub use encoding::Encoding;
 pub use error::{Context, Error, ErrorKind, Operation, Result};
+pub use memory::MemoryStore;
 pub use path::SecretPath;
 pub use policy::Policy;
 pub use recipe::{Alphabet, Recipe};
