@@ -11,6 +11,7 @@
 pub mod credential;
 pub mod encoding;
 mod error;
+pub mod layers;
 mod memory;
 mod path;
 pub mod policy;
@@ -19,6 +20,7 @@ pub mod random;
 mod recipe;
 pub mod reference;
 pub mod registry;
+pub mod resolver;
 mod secret;
 mod store;
 mod store_ext;
@@ -31,6 +33,7 @@ pub use policy::Policy;
 pub use recipe::{Alphabet, Recipe};
 pub use reference::{Field, Reference, Version};
 pub use registry::{Registry, StoreConfig, StoreFactory};
+pub use resolver::Resolver;
 pub use secret::{Protection, SecretBytes, SecretWriter, protection, wipe};
 pub use store::{
     Capabilities, Capability, DeleteOptions, Descriptor, GetOptions, IdempotencyId, ListOptions,

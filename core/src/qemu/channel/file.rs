@@ -1,5 +1,5 @@
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -126,6 +126,11 @@ impl FileChannel {
             Some(lock) => Ok(rustix::io::fcntl_setfd(lock.as_fd(), FdFlags::empty())?),
             None => Ok(()),
         }
+    }
+
+    /// The lock's descriptor, for whoever starts QEMU and decides what it inherits.
+    pub fn lock_fd(&self) -> Option<RawFd> {
+        self.lock.as_ref().map(AsRawFd::as_raw_fd)
     }
 
     /// Lets go: gives back the folder where a process still holds the lock it inherited, which is
