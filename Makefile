@@ -24,7 +24,7 @@ bench: setup ## Measure speed and memory, as a table
 	cargo build --release --locked -p keyhaul
 	cargo run --release --locked -p keyhaul-bench
 
-docs: setup ## Build the book into docs/book
+docs: setup ## Build the book into target/book
 	scripts/docs
 
 fmt: ## Format the code
@@ -38,4 +38,3 @@ fuzz: ## Run each fuzz target for FUZZ_SECONDS
 
 clean: ## Remove everything built, tools included
 	cargo clean
-	rm -rf docs/book
