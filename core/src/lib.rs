@@ -10,6 +10,7 @@
 
 pub mod credential;
 mod error;
+pub mod layers;
 mod memory;
 mod path;
 pub mod qemu;
