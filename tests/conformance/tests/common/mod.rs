@@ -1,12 +1,32 @@
 //! What tests of layers have in common.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use keyhaul_conformance::{Fault, FaultStore};
-use keyhaul_core::{MemoryStore, PutOptions, SecretBytes, SecretPath, SecretStore};
+use keyhaul_core::{
+    GetOptions, MemoryStore, PutMode, PutOptions, Request, SecretBytes, SecretPath, SecretStore,
+};
+use tokio::time::Instant;
 
-/// The value of every secret here, in any of which no output may show it.
+/// The value of every secret here. No output may show it.
 pub const CANARY: &[u8] = b"canary-7c1f0e55aa9d";
+
+pub const SECOND: Duration = Duration::from_secs(1);
+
+pub fn get() -> GetOptions {
+    GetOptions::default()
+}
+
+pub fn create() -> PutOptions {
+    PutOptions::default().mode(PutMode::Create)
+}
+
+pub fn until(deadline: Instant) -> Request {
+    Request::default().deadline(Some(deadline.into_std()))
+}
 
 pub fn path(text: &str) -> SecretPath {
     SecretPath::new(text).expect("a legal path")
