@@ -1,0 +1,233 @@
+//! From paths to file names and back, without loss.
+//!
+//! - Bytes that are not plain are percent-encoded, and so is a leading dot: hidden files are never
+//!   secrets.
+//! - A secret's file ends in `.secret`, a folder's name never does: `a` and `a/b` can both be.
+//! - What is longer than a file name may be continues in a folder whose name ends in `%`, which no
+//!   encoded byte does.
+
+use keyhaul_core::SecretPath;
+
+/// How a store names its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// `NAME.secret`.
+    Marked,
+    /// `NAME`, as QEMU's users write them.
+    Bare,
+}
+
+/// Where a secret is: folders to go through, and a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) folders: Vec<String>,
+    pub(crate) file: String,
+}
+
+/// With the suffix, short of the 255 bytes that file systems allow.
+const LONGEST: usize = 240;
+const SUFFIX: &str = ".secret";
+const CONTINUED: char = '%';
+
+impl Naming {
+    /// Where `path` is.
+    pub(crate) fn place(self, path: &SecretPath) -> Place {
+        let mut folders = Vec::new();
+        let mut segments = path.segments().peekable();
+        let mut file = String::new();
+        while let Some(segment) = segments.next() {
+            if segments.peek().is_some() {
+                folders.extend(self.folder(segment));
+            } else {
+                let mut names = self.file(segment);
+                file = names.pop().unwrap_or_default();
+                folders.append(&mut names);
+            }
+        }
+        Place { folders, file }
+    }
+
+    /// The names, one inside the other, of the folder of a segment.
+    pub(crate) fn folder(self, segment: &str) -> Vec<String> {
+        let mut encoded = encode(segment);
+        if self == Self::Marked && encoded.ends_with(SUFFIX) {
+            let dot = encoded.len() - SUFFIX.len();
+            encoded.replace_range(dot..=dot, "%2E");
+        }
+        split(encoded)
+    }
+
+    /// The names, one inside the other, of the file of a segment.
+    fn file(self, segment: &str) -> Vec<String> {
+        let mut names = split(encode(segment));
+        if let (Self::Marked, Some(last)) = (self, names.last_mut()) {
+            last.push_str(SUFFIX);
+        }
+        names
+    }
+
+    /// The segment whose folder has these names; none where this store would not name it so.
+    pub(crate) fn folder_segment(self, names: &[String]) -> Option<String> {
+        let segment = join(names)?;
+        (self.folder(&segment) == names).then_some(segment)
+    }
+
+    /// The segment whose file has these names; none where this store would not name it so.
+    pub(crate) fn file_segment(self, names: &[String]) -> Option<String> {
+        let mut names = names.to_vec();
+        let expected = names.clone();
+        if self == Self::Marked {
+            let last = names.last_mut()?;
+            *last = last.strip_suffix(SUFFIX)?.to_owned();
+        }
+        let segment = join(&names)?;
+        (self.file(&segment) == expected).then_some(segment)
+    }
+}
+
+/// Whether the folder of this name continues a segment.
+pub(crate) fn continues(name: &str) -> bool {
+    name.ends_with(CONTINUED)
+}
+
+fn encode(segment: &str) -> String {
+    let mut encoded = String::with_capacity(segment.len());
+    for (index, byte) in segment.bytes().enumerate() {
+        let plain = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'_' | b'@' | b'~' | b'+' | b'=' | b',')
+            || (byte == b'.' && index > 0);
+        if plain {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// Cuts an encoded segment where a file name ends, never inside an encoded byte.
+fn split(encoded: String) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut rest = encoded.as_str();
+    while rest.len() > LONGEST {
+        let end = match rest[LONGEST - 2..LONGEST].find('%') {
+            Some(found) => LONGEST - 2 + found,
+            None => LONGEST,
+        };
+        names.push(format!("{}{CONTINUED}", &rest[..end]));
+        rest = &rest[end..];
+    }
+    if names.is_empty() {
+        return vec![encoded];
+    }
+    names.push(rest.to_owned());
+    names
+}
+
+fn join(names: &[String]) -> Option<String> {
+    let (last, before) = names.split_last()?;
+    let mut encoded = String::new();
+    for name in before {
+        encoded.push_str(name.strip_suffix(CONTINUED)?);
+    }
+    encoded.push_str(last);
+    decode(&encoded)
+}
+
+fn decode(encoded: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(encoded.len());
+    let mut rest = encoded.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        if *first == b'%' {
+            let digits = std::str::from_utf8(after.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &after[2..];
+        } else {
+            bytes.push(*first);
+            rest = after;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn place(path: &str) -> Place {
+        Naming::Marked.place(&SecretPath::new(path).expect(path))
+    }
+
+    #[test]
+    fn plain_names_stay_readable() {
+        let found = place("web01/luks/root-disk~next");
+        assert_eq!(found.folders, ["web01", "luks"]);
+        assert_eq!(found.file, "root-disk~next.secret");
+        assert_eq!(place("@site/.x").file, "%2Ex.secret");
+        assert_eq!(place("web 01/a%b").folders, ["web%2001"]);
+        assert_eq!(place("x.secret/a").folders, ["x%2Esecret"]);
+        let bare = Naming::Bare.place(&SecretPath::new("x.secret/vnc").expect("valid"));
+        assert_eq!(
+            (bare.folders, bare.file),
+            (vec!["x.secret".to_owned()], "vnc".to_owned())
+        );
+    }
+
+    #[test]
+    fn every_segment_comes_back_and_no_two_share_a_name() {
+        let segments = [
+            "a".to_owned(),
+            "A".into(),
+            "a.secret".into(),
+            ".secret".into(),
+            "a%".into(),
+            "%41".into(),
+            "...".into(),
+            "röt \u{1f511}".into(),
+            "a\\b:*?\"<>|".into(),
+            "b".repeat(240),
+            "b".repeat(241),
+            "b".repeat(1024),
+            format!("{}ö", "b".repeat(238)),
+            format!("{}ö", "b".repeat(239)),
+            "ö".repeat(512),
+            format!("{}.secret", "b".repeat(236)),
+        ];
+        for naming in [Naming::Marked, Naming::Bare] {
+            let mut seen = HashSet::new();
+            for segment in &segments {
+                let (folder, file) = (naming.folder(segment), naming.file(segment));
+                assert_eq!(naming.folder_segment(&folder).as_ref(), Some(segment));
+                assert_eq!(naming.file_segment(&file).as_ref(), Some(segment));
+                for name in folder.iter().chain(&file) {
+                    assert!(!name.is_empty() && name.len() < 255 && !name.contains(['/', '\0']));
+                }
+                let (_, before) = folder.split_last().expect("at least one");
+                assert!(before.iter().all(|name| continues(name)));
+                assert!(seen.insert(folder.clone()), "{segment}: folder");
+                if naming == Naming::Marked {
+                    assert!(seen.insert(file), "{segment}: file");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_this_store_does_not_write_are_foreign() {
+        for name in [
+            "a",
+            ".a.secret",
+            "a b.secret",
+            "%41.secret",
+            "%2e.secret",
+            "%zz.secret",
+            "%FF.secret",
+            "%",
+        ] {
+            assert_eq!(Naming::Marked.file_segment(&[name.into()]), None, "{name}");
+        }
+        assert_eq!(Naming::Marked.folder_segment(&["a.secret".into()]), None);
+    }
+}
