@@ -72,7 +72,7 @@ impl Terminal {
         let mut line: Vec<SecretBytes> = Vec::new();
         let outcome = loop {
             let mut key = SecretBytes::init_with(1, |_| {});
-            match self.0.read(key.expose_mut()) {
+            match (&self.0).read(key.expose_mut()) {
                 Ok(0) => break Err(Failure::silent(INTERRUPTED)),
                 Err(error) => break Err(Error::io("the terminal", error).into()),
                 Ok(_) => {}

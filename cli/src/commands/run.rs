@@ -7,7 +7,9 @@ use clap::{Args, ValueEnum};
 use keyhaul_core::qemu::channel::{
     FileChannel, KeyringChannel, PipeChannel, ReadWatch, RuntimeDir,
 };
-use keyhaul_core::qemu::command_line::{CommandLine, Finding, Severity, check, check_expiry};
+use keyhaul_core::qemu::command_line::{
+    CommandLine, Finding, Place, Severity, check, check_expiry,
+};
 use keyhaul_core::qemu::{KeySource, MasterKey, Owner, encrypt};
 use keyhaul_core::{Error, ErrorKind, Reference, Result, Secret};
 use nix::sys::signal::SigSet;
@@ -115,33 +117,35 @@ impl Arguments {
 /// Holds each value against the limits of the devices that use it.
 fn judge(line: &CommandLine, secrets: &[Arc<Secret>], strict: bool) -> Outcome {
     let mut errors: Vec<Error> = Vec::new();
-    let mut report = |finding: &Finding, reference: Option<&Reference>| {
+    let mut report = |finding: Finding, place: Option<&Place>, reference: Option<&Reference>| {
+        let consumer = finding
+            .consumer
+            .map_or(String::new(), |by| format!("{} ", by.name()));
+        let place = place.map_or(String::new(), |place| format!("at {place}"));
+        let text = format!("{consumer}{place}: {}", finding.rule);
         if !strict && finding.severity == Severity::Warning {
-            let whose = reference.map_or(String::new(), |r| format!("{}: ", r.short()));
-            output::warning(&format!("{whose}{finding}"), Some(&finding.advice));
+            let whose = reference.map_or(String::new(), |r| format!("{} for ", r.short()));
+            output::warning(&format!("{whose}{text}"), Some(&finding.advice));
             return;
         }
-        let error = Error::new(ErrorKind::InvalidReference, finding.to_string())
-            .with_advice(finding.advice.clone());
+        let error = Error::new(ErrorKind::InvalidReference, text).with_advice(finding.advice);
         errors.push(match reference {
             Some(reference) => error.with_reference(reference.short()),
             None => error,
         });
     };
-    line.findings()
-        .iter()
-        .for_each(|finding| report(finding, None));
+    for finding in line.findings() {
+        report(finding.clone(), finding.place.as_ref(), None);
+    }
     for (object, secret) in line.references().iter().zip(secrets) {
         for user in line.consumers_of(&object.id) {
-            for finding in check(user.consumer, &secret.value) {
-                report(&finding, Some(&object.reference));
-            }
-            let expiry = secret
-                .metadata
-                .expires
-                .and_then(|at| check_expiry(user.consumer, at));
-            if let Some(finding) = expiry {
-                report(&finding, Some(&object.reference));
+            let expires = secret.metadata.expires;
+            let expiry = expires.and_then(|at| check_expiry(user.consumer, at));
+            for finding in check(user.consumer, &secret.value)
+                .into_iter()
+                .chain(expiry)
+            {
+                report(finding, Some(&user.place), Some(&object.reference));
             }
         }
     }

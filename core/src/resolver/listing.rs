@@ -18,7 +18,9 @@ impl Resolver {
     pub async fn list(&self, scope: Option<&str>, request: &Request) -> Result<Vec<Reference>> {
         let mut found = BTreeSet::new();
         for route in &self.policy().routes {
-            let Some(store) = route.stores.first() else { continue };
+            let Some(store) = route.stores.first() else {
+                continue;
+            };
             let listed = async {
                 let mut options = ListOptions::default().request(request.clone());
                 let prefix = fixed_folder(&route.path, scope.or(route.pattern.pinned_scope()));
@@ -32,8 +34,14 @@ impl Resolver {
                     }
                 }
             };
-            let paths = listed.await.map_err(|error| error.with_route(&route.place))?;
-            found.extend(paths.iter().filter_map(|path| self.reference_to(route, path)));
+            let paths = listed
+                .await
+                .map_err(|error| error.with_route(&route.place))?;
+            found.extend(
+                paths
+                    .iter()
+                    .filter_map(|path| self.reference_to(route, path)),
+            );
         }
         let wanted = |reference: &Reference| scope.is_none_or(|scope| reference.scope() == scope);
         Ok(found.into_iter().filter(wanted).collect())
@@ -52,7 +60,9 @@ impl Resolver {
 
 /// The folder that all of a template's paths lie below.
 fn fixed_folder(template: &str, scope: Option<&str>) -> SecretPath {
-    let filled = scope.map_or(template.to_owned(), |scope| template.replace("{scope}", scope));
+    let filled = scope.map_or(template.to_owned(), |scope| {
+        template.replace("{scope}", scope)
+    });
     let fixed = filled.split('{').next().unwrap_or_default();
     let folder = fixed.rsplit_once('/').map_or("", |(folder, _)| folder);
     SecretPath::new(folder).unwrap_or(SecretPath::root())
@@ -80,7 +90,11 @@ fn invert<'a>(template: &str, path: &'a str) -> Option<Filled<'a>> {
             .filter(|(part, _)| !is_scope || !part.contains('/'))
             .find_map(|(part, after)| {
                 let mut filled = filled;
-                *(if is_scope { &mut filled.scope } else { &mut filled.name }) = Some(part);
+                *(if is_scope {
+                    &mut filled.scope
+                } else {
+                    &mut filled.name
+                }) = Some(part);
                 step(rest, after, filled)
             })
     }
@@ -94,18 +108,37 @@ mod tests {
     #[test]
     fn templates_are_inverted() {
         for (template, path, expected) in [
-            ("{scope}/{name}", "web01/luks/root", Some((Some("web01"), Some("luks/root")))),
-            ("vms/{scope}/{name}", "vms/web01/root", Some((Some("web01"), Some("root")))),
+            (
+                "{scope}/{name}",
+                "web01/luks/root",
+                Some((Some("web01"), Some("luks/root"))),
+            ),
+            (
+                "vms/{scope}/{name}",
+                "vms/web01/root",
+                Some((Some("web01"), Some("root"))),
+            ),
             ("vms/{scope}/{name}", "web01/root", None),
-            ("{name}/of/{scope}", "a/of/b/of/c", Some((Some("c"), Some("a/of/b")))),
-            ("{scope}/{scope}-{name}", "w/w-root", Some((Some("w"), Some("root")))),
+            (
+                "{name}/of/{scope}",
+                "a/of/b/of/c",
+                Some((Some("c"), Some("a/of/b"))),
+            ),
+            (
+                "{scope}/{scope}-{name}",
+                "w/w-root",
+                Some((Some("w"), Some("root"))),
+            ),
             ("{scope}/{scope}-{name}", "w/v-root", None),
             ("all/{name}", "all/root", Some((None, Some("root")))),
         ] {
             let found = invert(template, path).map(|filled| (filled.scope, filled.name));
             assert_eq!(found, expected, "{template} {path}");
         }
-        assert_eq!(fixed_folder("vms/{scope}/{name}", Some("w")).as_str(), "vms/w");
+        assert_eq!(
+            fixed_folder("vms/{scope}/{name}", Some("w")).as_str(),
+            "vms/w"
+        );
         assert_eq!(fixed_folder("vms/v-{scope}/{name}", None).as_str(), "vms");
         assert!(fixed_folder("{scope}/{name}", None).is_root());
     }

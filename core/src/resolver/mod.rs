@@ -14,9 +14,7 @@ use futures_util::stream;
 use crate::layers::{AuditSink, LayerSettings, standard};
 use crate::policy::{Policy, StoreEntry, Target};
 use crate::reference::{Field, Version};
-use crate::store::{
-    DeleteOptions, GetOptions, Metadata, PutOptions, Request, Secret, SecretStore,
-};
+use crate::store::{DeleteOptions, GetOptions, Metadata, PutOptions, Request, Secret, SecretStore};
 use crate::{
     Encoding, Error, ErrorKind, Recipe, Reference, Registry, Result, SecretBytes, SecretPath,
 };
@@ -47,7 +45,12 @@ impl Resolver {
         audit: Option<Arc<dyn AuditSink>>,
     ) -> Result<Self, Vec<Error>> {
         policy.check(&registry)?;
-        Ok(Self { policy, registry, audit, open: Mutex::default() })
+        Ok(Self {
+            policy,
+            registry,
+            audit,
+            open: Mutex::default(),
+        })
     }
 
     /// The policy.
@@ -89,7 +92,11 @@ impl Resolver {
         let mut groups: Vec<Group> = Vec::new();
         let mut places = Vec::with_capacity(references.len());
         for reference in references {
-            places.push(self.policy.target(reference).map(|target| place(&mut groups, target)));
+            places.push(
+                self.policy
+                    .target(reference)
+                    .map(|target| place(&mut groups, target)),
+            );
         }
         let fetched: HashMap<usize, Vec<Result<Arc<Secret>>>> = stream::iter(0..groups.len())
             .map(|index| {
@@ -105,7 +112,10 @@ impl Resolver {
             match fetched.get(&group).and_then(|answers| answers.get(item)) {
                 Some(Ok(secret)) => Ok(secret.clone()),
                 Some(Err(error)) => Err(self.locate(error.duplicate(), reference, target)),
-                None => Err(Error::new(ErrorKind::Internal, "a store left out an answer")),
+                None => Err(Error::new(
+                    ErrorKind::Internal,
+                    "a store left out an answer",
+                )),
             }
         };
         references.iter().zip(places).map(answer).collect()
@@ -117,7 +127,9 @@ impl Resolver {
     /// As [`SecretStore::get`], with reference and route.
     pub async fn get(&self, reference: &Reference, options: GetOptions) -> Result<Secret> {
         let target = self.policy.target(reference)?;
-        let options = options.version(target.version.clone()).field(target.field.clone());
+        let options = options
+            .version(target.version.clone())
+            .field(target.field.clone());
         let read = async {
             let mut last = None;
             for name in &target.stores {
@@ -128,7 +140,8 @@ impl Resolver {
             }
             Err(last.unwrap_or_else(|| Error::new(ErrorKind::Internal, "a route without stores")))
         };
-        read.await.map_err(|error| self.locate(error, reference, &target))
+        read.await
+            .map_err(|error| self.locate(error, reference, &target))
     }
 
     /// What is known of one reference's secret, without its value.
@@ -137,9 +150,12 @@ impl Resolver {
     /// As [`SecretStore::stat`], with reference and route.
     pub async fn stat(&self, reference: &Reference, options: GetOptions) -> Result<Metadata> {
         let target = self.policy.target(reference)?;
-        let options = options.version(target.version.clone()).field(target.field.clone());
+        let options = options
+            .version(target.version.clone())
+            .field(target.field.clone());
         let stat = async { self.first(&target)?.stat(&target.path, &options).await };
-        stat.await.map_err(|error| self.locate(error, reference, &target))
+        stat.await
+            .map_err(|error| self.locate(error, reference, &target))
     }
 
     /// Writes a value where the policy says this reference lives, in the route's encoding.
@@ -156,9 +172,12 @@ impl Resolver {
         let options = options.field(target.field.clone());
         let put = async {
             let stored = target.encoding.encode(value)?;
-            self.first(&target)?.put(&target.path, &stored, &options).await
+            self.first(&target)?
+                .put(&target.path, &stored, &options)
+                .await
         };
-        put.await.map_err(|error| self.locate(error, reference, &target))
+        put.await
+            .map_err(|error| self.locate(error, reference, &target))
     }
 
     /// Makes a value by `recipe` where the policy says this reference lives.
@@ -186,7 +205,9 @@ impl Resolver {
                 }
             }
         };
-        generate.await.map_err(|error| self.locate(error, reference, &target))
+        generate
+            .await
+            .map_err(|error| self.locate(error, reference, &target))
     }
 
     /// Deletes a secret with all its versions.
@@ -196,7 +217,9 @@ impl Resolver {
     pub async fn delete(&self, reference: &Reference, options: DeleteOptions) -> Result<()> {
         let target = self.writable(reference)?;
         let delete = async { self.first(&target)?.delete(&target.path, &options).await };
-        delete.await.map_err(|error| self.locate(error, reference, &target))
+        delete
+            .await
+            .map_err(|error| self.locate(error, reference, &target))
     }
 
     /// Every secret of a group, from its first store that answers.
@@ -212,8 +235,9 @@ impl Resolver {
                 Some(Err(error)) => error.kind().is_transient(),
                 Some(Ok(_)) => false,
             };
-            let open: Vec<usize> =
-                (0..answers.len()).filter(|index| missing(&answers[*index])).collect();
+            let open: Vec<usize> = (0..answers.len())
+                .filter(|index| missing(&answers[*index]))
+                .collect();
             if open.is_empty() {
                 break;
             }
@@ -226,8 +250,10 @@ impl Resolver {
                     break;
                 }
             };
-            let paths: Vec<SecretPath> =
-                open.iter().map(|index| group.targets[*index].path.clone()).collect();
+            let paths: Vec<SecretPath> = open
+                .iter()
+                .map(|index| group.targets[*index].path.clone())
+                .collect();
             for (index, answer) in open.into_iter().zip(store.get_many(&paths, &options).await) {
                 answers[index] = Some(match answer {
                     Err(error) if error.kind().is_transient() => Err(moved_on(name, error)),
@@ -235,10 +261,19 @@ impl Resolver {
                 });
             }
         }
-        let decoded = answers.into_iter().zip(&group.targets).map(|(answer, target)| match answer {
-            Some(answer) => answer.and_then(|secret| decode(secret, target.encoding)).map(Arc::new),
-            None => Err(Error::new(ErrorKind::Internal, "a store left out an answer")),
-        });
+        let decoded =
+            answers
+                .into_iter()
+                .zip(&group.targets)
+                .map(|(answer, target)| match answer {
+                    Some(answer) => answer
+                        .and_then(|secret| decode(secret, target.encoding))
+                        .map(Arc::new),
+                    None => Err(Error::new(
+                        ErrorKind::Internal,
+                        "a store left out an answer",
+                    )),
+                });
         decoded.collect()
     }
 
@@ -262,7 +297,9 @@ impl Resolver {
 
     fn locate(&self, error: Error, reference: &Reference, target: &Target) -> Error {
         let not_found = error.kind() == ErrorKind::NotFound;
-        let error = error.with_route(&target.route).with_reference(reference.short());
+        let error = error
+            .with_route(&target.route)
+            .with_reference(reference.short());
         if not_found {
             let policy = &self.policy.name;
             error.with_advice(format!(
@@ -314,7 +351,12 @@ fn decode(secret: Secret, encoding: Encoding) -> Result<Secret> {
 
 /// Notes why the next store is asked, where there is one.
 fn moved_on(store: &str, error: Error) -> Error {
-    tracing::warn!(store, kind = error.kind().name(), "did not answer: {}", error.message());
+    tracing::warn!(
+        store,
+        kind = error.kind().name(),
+        "did not answer: {}",
+        error.message()
+    );
     error
 }
 
