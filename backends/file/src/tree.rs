@@ -113,14 +113,15 @@ impl Folder {
         }
     }
 
-    /// The folder `name` in this one, made where there is none.
+    /// The folder `name` in this one, made where there is none, durably.
     pub(crate) fn enter_or_make(&self, name: &str) -> Result<Self> {
         if let Some(folder) = self.enter(name)? {
             return Ok(folder);
         }
         let path = self.path.join(name);
         match rustix::fs::mkdirat(&self.fd, name, PRIVATE_FOLDER) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            Ok(()) => self.sync()?,
+            Err(Errno::EXIST) => {}
             Err(error) => return Err(io_error("making the folder", &path, error)),
         }
         self.enter(name)?.ok_or_else(|| {
@@ -180,11 +181,11 @@ impl Folder {
         ))
     }
 
-    /// Opens the file `name` for locking, made where there is none.
-    pub(crate) fn open_lock(&self, name: &str) -> Result<OwnedFd> {
+    /// Opens the file `name` for locking, made with `mode` where there is none.
+    pub(crate) fn open_lock(&self, name: &str, mode: Mode) -> Result<OwnedFd> {
         let path = self.path.join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, name, flags, PRIVATE_FILE).map_err(|error| match error {
+        rustix::fs::openat(&self.fd, name, flags, mode).map_err(|error| match error {
             Errno::LOOP => link(&path),
             error => io_error("locking", &path, error),
         })

@@ -66,6 +66,10 @@ fn killed_writers_leave_the_old_value_or_the_new() {
     let mut known: BTreeMap<&str, State> = BTreeMap::new();
     let (mut counter, mut cut_short, mut completed, mut junk) = (0_u64, 0_u32, 0_u32, 0_u32);
     let begun = Instant::now();
+    for _ in 0..5 {
+        block_on(put(&host.store(), NAMES[0], &value(NAMES[0], 0)));
+    }
+    let time_of_a_write = begun.elapsed() / 5;
     for round in 0..ROUNDS {
         if round % 10 == 0 {
             // A new store, so that making one is interrupted too.
@@ -79,8 +83,8 @@ fn killed_writers_leave_the_old_value_or_the_new() {
             .stdout(Stdio::piped())
             .spawn()
             .expect("a writer");
-        // Somewhere in the first writes: a new instant each round, spread evenly.
-        let spread = Duration::from_micros(u64::from(round % 40) * 250);
+        // Somewhere in the first four writes: a new instant each round, spread evenly.
+        let spread = time_of_a_write * 4 * (round % 40) / 40;
         let mut lines = BufReader::new(writer.stdout.take().expect("piped"));
         let mut first = String::new();
         lines.read_line(&mut first).expect("the writer begins");

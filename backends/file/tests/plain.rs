@@ -190,7 +190,8 @@ async fn hidden_files_are_no_secrets_and_hidden_names_are() {
     assert_eq!(page.secrets, [path(".x/.tmp-y")]);
     assert_eq!(get(&store, ".x/.tmp-y").await.expect("read"), b"value");
     assert_eq!(refused(&store, ".lock").await.kind(), ErrorKind::NotFound);
-    // What a killed writer left is swept by the next.
+    // What a killed writer left is swept by the next: the lock file's mode says that it was killed.
+    set_mode(&host.root().join(".lock"), 0o700);
     fs::write(host.root().join(".tmp-0123"), "half").expect("written");
     put(&store, "b", b"value").await;
     assert!(!host.root().join(".tmp-0123").exists());
