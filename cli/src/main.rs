@@ -1,3 +1,49 @@
-//! The keyhaul command line.
+//! keyhaul: the composition root, and the only place that knows every backend.
 
-fn main() {}
+mod app;
+mod commands;
+mod failure;
+mod fetch;
+mod hardening;
+mod output;
+mod process;
+mod prompt;
+mod session;
+mod times;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let inherited = hardening::harden();
+    let app = app::App::parse();
+    start_log(app.global.verbose);
+    let status = match std::panic::catch_unwind(|| app.run(inherited)) {
+        Ok(Ok(status)) => status,
+        Ok(Err(failure)) => {
+            output::failures(failure.errors());
+            failure.status()
+        }
+        // The hook has said where.
+        Err(_) => keyhaul_core::ErrorKind::Internal.exit_code(),
+    };
+    // Without running destructors of threads that a store may still block.
+    std::process::exit(status.into())
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        2 => tracing::Level::DEBUG,
+        _ => tracing::Level::TRACE,
+    };
+    let _ = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .with_target(verbose > 1)
+        .try_init();
+}

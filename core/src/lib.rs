@@ -9,22 +9,31 @@
 //! This crate knows no backend, no network and no plugin.
 
 pub mod credential;
+pub mod encoding;
 mod error;
+pub mod layers;
+mod memory;
 mod path;
+pub mod policy;
 pub mod qemu;
 pub mod random;
 mod recipe;
 pub mod reference;
 pub mod registry;
+pub mod resolver;
 mod secret;
 mod store;
 mod store_ext;
 
+pub use encoding::Encoding;
 pub use error::{Context, Error, ErrorKind, Operation, Result};
+pub use memory::MemoryStore;
 pub use path::SecretPath;
+pub use policy::Policy;
 pub use recipe::{Alphabet, Recipe};
 pub use reference::{Field, Reference, Version};
 pub use registry::{Registry, StoreConfig, StoreFactory};
+pub use resolver::Resolver;
 pub use secret::{Protection, SecretBytes, SecretWriter, protection, wipe};
 pub use store::{
     Capabilities, Capability, DeleteOptions, Descriptor, GetOptions, IdempotencyId, ListOptions,

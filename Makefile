@@ -1,0 +1,41 @@
+# Thin on purpose: everything else is cargo.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench docs fmt lint fuzz clean
+
+# How long each fuzz target runs, in seconds.
+FUZZ_SECONDS ?= 5
+
+help: ## List these targets
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## Install what the demo and the tests need (Debian; root or sudo)
+	@scripts/setup test
+
+demo: ## Set up, then show the main job on a real QEMU
+	@scripts/setup demo
+	cargo build --release --locked -p keyhaul
+	@scripts/demo
+
+# cargo's own closing lines come last.
+test: setup docs fuzz ## Set up, then run every test
+	cargo test --workspace --locked
+
+bench: setup ## Measure speed and memory, as a table
+	cargo build --release --locked -p keyhaul
+	cargo run --release --locked -p keyhaul-bench
+
+docs: setup ## Build the book into docs/book
+	scripts/docs
+
+fmt: ## Format the code
+	cargo fmt --all
+
+lint: ## Clippy, with warnings as errors
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fuzz: ## Run each fuzz target for FUZZ_SECONDS
+	cargo run --locked -p keyhaul-fuzz -- $(FUZZ_SECONDS)
+
+clean: ## Remove everything built, tools included
+	cargo clean
+	rm -rf docs/book

@@ -1,0 +1,274 @@
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+use keyhaul_core::{
+    Error, ErrorKind, GetOptions, Policy, Protection, Reference, Resolver, protection,
+};
+use serde::Serialize;
+
+use super::Output;
+use crate::app::Global;
+use crate::failure::{Outcome, status_of};
+use crate::output::{self, Format, Style};
+use crate::session::{self, Session};
+use crate::times::shown;
+
+/// Arguments of `check`.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// A file with a reference a line; each is resolved, and its value is not shown.
+    /// Empty lines and lines that begin with `#` are passed over
+    #[arg(long, value_name = "FILE")]
+    refs: Option<PathBuf>,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What a check found, in the order it looked.
+#[derive(Default, Serialize)]
+struct Report {
+    policy: Option<String>,
+    findings: Vec<Finding>,
+}
+
+#[derive(Serialize)]
+struct Finding {
+    level: Level,
+    subject: String,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+    #[serde(skip)]
+    error: Option<ErrorKind>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Ok,
+    Warning,
+    Error,
+}
+
+/// Probes everything that a VM's start will need. Its exit status is that of the first failure's kind,
+/// or 1 where there are several kinds.
+pub fn run(global: &Global, arguments: Arguments) -> Outcome<u8> {
+    let mut report = Report::default();
+    match policy(global) {
+        Err(errors) => errors
+            .iter()
+            .for_each(|error| report.error("policy", error)),
+        Ok(policy) => {
+            report.policy = Some(policy.name.clone());
+            report.ok(
+                "policy",
+                format!("{} is sound: {}", policy.name, size(&policy)),
+            );
+            match Session::open(global) {
+                Err(failure) => failure
+                    .errors()
+                    .iter()
+                    .for_each(|e| report.error("policy", e)),
+                Ok(session) => {
+                    stores(&session, &mut report);
+                    if let Some(path) = &arguments.refs {
+                        references(&session, path, &mut report);
+                    }
+                }
+            }
+        }
+    }
+    memory(&mut report);
+    match arguments.output.format {
+        Format::Json => output::json(&report)?,
+        Format::Text => print(&report)?,
+    }
+    let kinds: Vec<ErrorKind> = report.findings.iter().filter_map(|f| f.error).collect();
+    Ok(if kinds.is_empty() {
+        0
+    } else {
+        status_of(None, kinds)
+    })
+}
+
+fn policy(global: &Global) -> Result<Policy, Vec<Error>> {
+    Policy::load(&session::location(global).map_err(|error| vec![error])?)
+}
+
+fn size(policy: &Policy) -> String {
+    let count = |number: usize, what: &str| {
+        format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+    };
+    format!(
+        "{}, {}",
+        count(policy.stores.len(), "store"),
+        count(policy.routes.len(), "route")
+    )
+}
+
+fn stores(session: &Session, report: &mut Report) {
+    if session.resolver.policy().routes.is_empty() {
+        report.warn(
+            "routes",
+            "there are none: no reference leads anywhere",
+            "add a [[routes]] entry",
+        );
+    }
+    for name in session.resolver.policy().stores.keys() {
+        let subject = format!("store {name}");
+        match probe(session, &session.resolver, name) {
+            Ok(can) => report.ok(&subject, can),
+            Err(error) => report.error(&subject, &error),
+        }
+    }
+}
+
+fn probe(session: &Session, resolver: &Resolver, name: &str) -> Result<String, Error> {
+    let store = resolver.store(name)?;
+    session.wait(async {
+        store.probe().await?;
+        let can = store.capabilities().await?.can.names().join(" ");
+        Ok(format!(
+            "{} answers; it can: {can}",
+            store.descriptor().location
+        ))
+    })
+}
+
+fn references(session: &Session, path: &PathBuf, report: &mut Report) {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            let error = Error::new(
+                ErrorKind::InvalidConfig,
+                format!("{} cannot be read", path.display()),
+            )
+            .with_source(error);
+            return report.error("references", &error);
+        }
+    };
+    let lines = text
+        .lines()
+        .enumerate()
+        .map(|(number, line)| (number + 1, line.trim()));
+    for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+        let subject = format!("{}:{number} {line}", path.display());
+        let reference = match Reference::parse(line) {
+            Ok(reference) => reference,
+            Err(error) => {
+                report.error(&subject, &error);
+                continue;
+            }
+        };
+        let options = GetOptions::default().request(session.request.clone());
+        match session.wait(session.resolver.get(&reference, options)) {
+            Err(error) => report.error(&subject, &error),
+            Ok(secret) => {
+                report.ok(&subject, "resolves".to_owned());
+                if reference.version().is_some() {
+                    report.warn(
+                        &subject,
+                        "pins a version, which does not survive a move between stores",
+                        "leave ?version= out, unless this VM must stay on it",
+                    );
+                }
+                if let Some(expires) = secret.metadata.expires {
+                    let message = format!(
+                        "expires at {}: the store stops serving it then",
+                        shown(expires)
+                    );
+                    report.warn(
+                        &subject,
+                        &message,
+                        "store it again without --expires, or with a later one",
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn memory(report: &mut Report) {
+    // Something must have been allocated for the limits to show.
+    drop(keyhaul_core::SecretBytes::init_with(32, |_| {}));
+    match protection() {
+        Protection::Full => report.ok(
+            "memory",
+            "secrets are locked in memory and kept out of dumps".to_owned(),
+        ),
+        Protection::Partial => report.warn(
+            "memory",
+            "secrets may be swapped out: the system did not lock their memory",
+            "raise RLIMIT_MEMLOCK (ulimit -l, or LimitMEMLOCK= in a unit)",
+        ),
+    }
+}
+
+impl Report {
+    fn ok(&mut self, subject: &str, message: String) {
+        self.push(Level::Ok, subject, message, None, None);
+    }
+
+    fn warn(&mut self, subject: &str, message: &str, advice: &str) {
+        self.push(
+            Level::Warning,
+            subject,
+            message.to_owned(),
+            None,
+            Some(advice.to_owned()),
+        );
+    }
+
+    fn error(&mut self, subject: &str, error: &Error) {
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        let advice = error.advice().map(str::to_owned);
+        self.push(Level::Error, subject, message, Some(error.kind()), advice);
+    }
+
+    fn push(
+        &mut self,
+        level: Level,
+        subject: &str,
+        message: String,
+        error: Option<ErrorKind>,
+        advice: Option<String>,
+    ) {
+        let kind = error.map(ErrorKind::name);
+        self.findings.push(Finding {
+            level,
+            subject: subject.to_owned(),
+            message,
+            kind,
+            advice,
+            error,
+        });
+    }
+}
+
+fn print(report: &Report) -> keyhaul_core::Result<()> {
+    let style = Style::of_stdout();
+    for finding in &report.findings {
+        let word = match finding.level {
+            Level::Ok => style.good("ok     "),
+            Level::Warning => style.warning("warning"),
+            Level::Error => style.error("error  "),
+        };
+        output::line(format_args!(
+            "{word} {}: {}",
+            finding.subject, finding.message
+        ))?;
+        if let Some(advice) = &finding.advice {
+            output::line(format_args!("        {} {advice}", style.label("next:")))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,21 @@
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+
+use crate::app::App;
+use crate::failure::Outcome;
+use crate::output;
+
+/// Arguments of `completions`.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// The shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+/// Prints a shell's completions.
+pub fn run(arguments: Arguments) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut App::command(), "keyhaul", &mut script);
+    Ok(output::bytes(&script)?)
+}

@@ -1,0 +1,46 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, CommandFactory as _};
+use clap_mangen::Man;
+use keyhaul_core::{Error, Result};
+
+use crate::app::App;
+use crate::failure::Outcome;
+use crate::output;
+
+/// Arguments of `man`.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// Write keyhaul.1 and one page for each command into this folder [default: print keyhaul.1]
+    #[arg(long, value_name = "FOLDER")]
+    output: Option<PathBuf>,
+}
+
+/// Prints or writes the manual pages.
+pub fn run(arguments: Arguments) -> Outcome {
+    let mut app = App::command();
+    app.build();
+    match arguments.output {
+        None => output::bytes(&page(&app)?)?,
+        Some(folder) => {
+            write(&folder, "keyhaul", &app)?;
+            for command in app.get_subcommands() {
+                write(&folder, &format!("keyhaul-{}", command.get_name()), command)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn page(command: &clap::Command) -> Result<Vec<u8>> {
+    let mut page = Vec::new();
+    let rendered = Man::new(command.clone()).render(&mut page);
+    rendered.map_err(|error| Error::io("the manual page", error))?;
+    Ok(page)
+}
+
+fn write(folder: &Path, name: &str, command: &clap::Command) -> Result<()> {
+    let path = folder.join(format!("{name}.1"));
+    fs::write(&path, page(command)?).map_err(|error| Error::io(path.display(), error))
+}

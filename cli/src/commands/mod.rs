@@ -1,0 +1,83 @@
+//! The commands, one file each: their arguments, and what they do.
+
+pub mod check;
+pub mod completions;
+pub mod delete;
+pub mod explain;
+pub mod generate;
+pub mod get;
+pub mod help;
+pub mod list;
+pub mod man;
+pub mod resolve;
+pub mod run;
+pub mod set;
+pub mod stat;
+pub mod store;
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use clap::Args;
+use keyhaul_core::{Metadata, PutMode, PutOptions, Reference, Request, Version};
+
+use crate::output::Format;
+use crate::times;
+
+/// How a command prints data.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Output {
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// What a new value carries with it.
+#[derive(Args, Clone, Debug)]
+pub struct Carried {
+    /// When the store stops giving it out: RFC 3339, or a duration from now, as 90d
+    #[arg(long, value_name = "WHEN", value_parser = times::moment)]
+    pub expires: Option<SystemTime>,
+
+    /// A label, which is no secret; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+}
+
+impl Carried {
+    fn options(self, mode: PutMode, request: Request) -> PutOptions {
+        PutOptions::default()
+            .mode(mode)
+            .expires(self.expires)
+            .labels(BTreeMap::from_iter(self.labels))
+            .request(request)
+    }
+}
+
+/// A reference on the command line.
+fn reference(text: &str) -> Result<Reference, String> {
+    Reference::parse(text).map_err(|error| match error.advice() {
+        Some(advice) => format!("{} ({advice})", error.message()),
+        None => error.message().to_owned(),
+    })
+}
+
+/// A version on the command line.
+fn version(text: &str) -> Result<Version, String> {
+    Version::new(text).map_err(|error| error.message().to_owned())
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a label is KEY=VALUE".to_owned()),
+    }
+}
+
+/// `, version 3` where the store has versions.
+fn version_words(metadata: &Metadata) -> String {
+    metadata
+        .version
+        .as_ref()
+        .map_or(String::new(), |version| format!(", version {version}"))
+}

@@ -1,0 +1,112 @@
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+
+use clap::Args;
+use keyhaul_core::{Error, ErrorKind, PutMode, Reference, SecretBytes, SecretWriter, Version};
+
+use super::{Carried, reference, version, version_words};
+use crate::app::Global;
+use crate::failure::Outcome;
+use crate::session::Session;
+use crate::{output, prompt};
+
+/// The longest value that is read; stores have limits of their own below it.
+const MAX_VALUE: usize = 16 * 1024 * 1024;
+
+/// Arguments of `set`.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// The secret, as web01/root-disk
+    #[arg(value_name = "REF", value_parser = reference)]
+    reference: Reference,
+
+    /// The file that holds the value, exactly; `-` is standard input
+    /// [default: a hidden prompt at a terminal, else standard input]
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+
+    /// Drop one newline at the end, as `echo` and editors leave
+    #[arg(long)]
+    strip_newline: bool,
+
+    /// Only where there is no such secret yet
+    #[arg(long, conflicts_with = "if_version")]
+    create: bool,
+
+    /// Only where this is the current version
+    #[arg(long, value_name = "VERSION", value_parser = version)]
+    if_version: Option<Version>,
+
+    #[command(flatten)]
+    carried: Carried,
+}
+
+/// Stores a secret.
+pub fn run(global: &Global, arguments: Arguments) -> Outcome {
+    let session = Session::open(global)?;
+    let reference = &arguments.reference;
+    // Before anybody types a value: does it have somewhere to go?
+    session.resolver.policy().target(reference)?;
+    let value = read(global, &arguments)?;
+    let mode = match (arguments.create, arguments.if_version) {
+        (true, _) => PutMode::Create,
+        (false, Some(version)) => PutMode::Update(version),
+        (false, None) => PutMode::Overwrite,
+    };
+    let options = arguments.carried.options(mode, session.request.clone());
+    let metadata = session.wait(session.resolver.put(reference, &value, options))?;
+    output::words(format_args!(
+        "stored {}{}",
+        reference.short(),
+        version_words(&metadata)
+    ));
+    Ok(())
+}
+
+fn read(global: &Global, arguments: &Arguments) -> Outcome<SecretBytes> {
+    let stdin = io::stdin();
+    let from_stdin = arguments
+        .from
+        .as_ref()
+        .is_some_and(|path| path.as_os_str() == "-");
+    let mut writer = SecretWriter::with_limit(MAX_VALUE);
+    match &arguments.from {
+        Some(path) if !from_stdin => {
+            let mut file = File::open(path).map_err(|error| {
+                let kind = match ErrorKind::of_io(&error) {
+                    ErrorKind::NotFound => ErrorKind::InvalidConfig,
+                    kind => kind,
+                };
+                Error::new(kind, format!("the file {} cannot be read", path.display()))
+                    .with_source(error)
+            })?;
+            writer.read_all(&mut file)?;
+        }
+        None if stdin.is_terminal() => {
+            if global.non_interactive {
+                let rule = "no value: standard input is a terminal, and nothing may be asked";
+                let error = Error::new(ErrorKind::InvalidConfig, rule)
+                    .with_advice("name a file by --from, or pipe the value in");
+                return Err(error.into());
+            }
+            return prompt::new_secret(arguments.reference.short());
+        }
+        _ => writer.read_all(&mut stdin.lock())?,
+    }
+    let value = writer.finish();
+    match value.expose() {
+        [rest @ .., b'\n'] if arguments.strip_newline => {
+            let rest = rest.strip_suffix(b"\r").unwrap_or(rest);
+            Ok(SecretBytes::copy_from(rest))
+        }
+        [_, .., b'\n'] => {
+            output::warning(
+                "the value ends in a newline, which is stored as part of it",
+                Some("if `echo` or an editor left it, store again with --strip-newline"),
+            );
+            Ok(value)
+        }
+        _ => Ok(value),
+    }
+}

@@ -1,0 +1,77 @@
+//! What the program says: data on standard output, words on standard error, colour only for a
+//! person at a terminal.
+
+mod quote;
+mod report;
+mod style;
+mod table;
+
+use std::fmt;
+use std::io::{self, Write};
+
+use keyhaul_core::{Error, ErrorKind, Result};
+use serde::Serialize;
+
+pub use quote::shell_quoted;
+pub use report::{failures, warning};
+pub use style::Style;
+pub use table::Fields;
+
+/// The version of every JSON document that the program prints. It changes when a key is removed or
+/// changes its meaning, not when one is added.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON document, with a `schema_version`.
+    Json,
+}
+
+/// A JSON document with its version.
+#[derive(Serialize)]
+struct Document<'a, T> {
+    schema_version: u32,
+    #[serde(flatten)]
+    data: &'a T,
+}
+
+/// Prints a JSON document on standard output.
+pub fn json(data: &impl Serialize) -> Result<()> {
+    let document = Document {
+        schema_version: SCHEMA_VERSION,
+        data,
+    };
+    let mut text = serde_json::to_vec_pretty(&document).map_err(|error| {
+        Error::new(
+            ErrorKind::Internal,
+            "the output could not be written as JSON",
+        )
+        .with_source(error)
+    })?;
+    text.push(b'\n');
+    bytes(&text)
+}
+
+/// Prints bytes on standard output, exactly.
+pub fn bytes(data: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(data).and_then(|()| out.flush()) {
+        // Whoever reads has seen enough, as in `keyhaul list | head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| Error::io("standard output", error)),
+    }
+}
+
+/// Prints a line of data on standard output.
+pub fn line(text: impl fmt::Display) -> Result<()> {
+    bytes(format!("{text}\n").as_bytes())
+}
+
+/// Prints a line of words on standard error. Nothing is left to do where even that fails.
+pub fn words(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

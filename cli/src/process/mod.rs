@@ -1,0 +1,9 @@
+//! Starting QEMU and waiting for it as if it had been started directly.
+
+mod launch;
+mod user;
+mod wait;
+
+pub use launch::{Launch, exec, spawn};
+pub use user::User;
+pub use wait::{Watcher, block_signals, wait_for};

@@ -1,0 +1,123 @@
+//! Waiting for the program: its signals, its end, and the moment it has read the key.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::Child;
+
+use keyhaul_core::{Error, Result};
+use nix::sys::signal::{SigHandler, SigSet, Signal, kill, raise, signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, poll};
+
+/// The signals that are passed on to the program.
+const PASSED_ON: &[Signal] = &[
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
+
+/// How the program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With an exit status.
+    Exited(u8),
+    /// By a signal.
+    Killed(Signal),
+}
+
+impl Ended {
+    /// Whether the program says that all went well.
+    pub fn is_success(self) -> bool {
+        self == Self::Exited(0)
+    }
+
+    /// Ends this process in the same way; where that fails, with the status a shell would show.
+    pub fn as_status(self) -> u8 {
+        match self {
+            Self::Exited(status) => status,
+            Self::Killed(by) => {
+                // SAFETY: the default disposition runs no handler.
+                let _ = unsafe { signal(by, SigHandler::SigDfl) };
+                let mut set = SigSet::empty();
+                set.add(by);
+                let _ = set.thread_unblock();
+                let _ = raise(by);
+                128_u8.saturating_add(by as u8)
+            }
+        }
+    }
+}
+
+/// Something to do once a descriptor is readable, while the program runs.
+pub struct Watcher<'a> {
+    /// What becomes readable.
+    pub descriptor: BorrowedFd<'a>,
+    /// Called then; `true` means done, and not to be called again.
+    pub ready: Box<dyn FnMut() -> bool + 'a>,
+}
+
+/// The signals that [`wait_for`] handles, blocked from now on. To be called before the program is
+/// started, so that none is lost; returns what was blocked before.
+pub fn block_signals() -> Result<(SignalFd, SigSet)> {
+    let failed = |error: nix::Error| Error::io("the signals", error.into());
+    let mut set = SigSet::from_iter(PASSED_ON.iter().copied());
+    set.add(Signal::SIGCHLD);
+    let before = SigSet::thread_get_mask().map_err(failed)?;
+    set.thread_block().map_err(failed)?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    Ok((SignalFd::with_flags(&set, flags).map_err(failed)?, before))
+}
+
+/// Waits for the program's end and passes signals on to it.
+pub fn wait_for(
+    child: &Child,
+    signals: &mut SignalFd,
+    mut watcher: Option<Watcher<'_>>,
+) -> Result<Ended> {
+    let failed = |error: nix::Error| Error::io("waiting for the program", error.into());
+    let pid = Pid::from_raw(child.id().cast_signed());
+    loop {
+        if let Some(ended) = ended(pid).map_err(failed)? {
+            return Ok(ended);
+        }
+        let signalled = signals.as_fd();
+        let mut watched = vec![PollFd::new(&signalled, PollFlags::IN)];
+        if let Some(watcher) = &watcher {
+            watched.push(PollFd::from_borrowed_fd(watcher.descriptor, PollFlags::IN));
+        }
+        match poll(&mut watched, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(Error::io("waiting for the program", error.into())),
+            Ok(_) => {}
+        }
+        let read = watched.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        drop(watched);
+        if read && watcher.as_mut().is_some_and(|watcher| (watcher.ready)()) {
+            watcher = None;
+        }
+        while let Some(received) = signals.read_signal().map_err(failed)? {
+            let Ok(number) = Signal::try_from(received.ssi_signo.cast_signed()) else {
+                continue;
+            };
+            // The terminal's own signals reach the whole foreground group, the program included.
+            let from_terminal = received.ssi_code == libc::SI_KERNEL;
+            if number != Signal::SIGCHLD && !from_terminal {
+                tracing::debug!(signal = number.as_str(), "passed on");
+                let _ = kill(pid, number);
+            }
+        }
+    }
+}
+
+fn ended(pid: Pid) -> nix::Result<Option<Ended>> {
+    match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::Exited(_, status)) => Ok(Some(Ended::Exited((status & 0xff) as u8))),
+        Ok(WaitStatus::Signaled(_, by, _)) => Ok(Some(Ended::Killed(by))),
+        Ok(_) | Err(nix::Error::EINTR) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,132 @@
+//! Asking a person at the terminal.
+
+use std::fs::File;
+use std::io::{Read, Write};
+
+use keyhaul_core::{Error, ErrorKind, Result, SecretBytes, SecretWriter};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
+};
+
+use crate::failure::{Failure, INTERRUPTED, Outcome};
+
+/// The longest line a prompt takes.
+const MAX_LINE: usize = 64 * 1024;
+
+/// Asks for a secret twice, without showing it.
+pub fn new_secret(what: &str) -> Outcome<SecretBytes> {
+    let mut terminal = Terminal::open()?;
+    let first = terminal.hidden(&format!("Value of {what}: "))?;
+    let second = terminal.hidden("The same again: ")?;
+    if first != second {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            "the two entries differ; nothing was stored",
+        )
+        .into());
+    }
+    Ok(first)
+}
+
+/// Asks a question that only `yes` answers.
+pub fn confirmed(question: &str) -> Outcome<bool> {
+    let mut terminal = Terminal::open()?;
+    terminal.say(&format!("{question} [yes/no] "))?;
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    while answer.len() < 16 && terminal.0.read(&mut byte).is_ok_and(|read| read == 1) {
+        if byte[0] == b'\n' {
+            break;
+        }
+        answer.push(byte[0]);
+    }
+    Ok(answer.trim_ascii().eq_ignore_ascii_case(b"yes"))
+}
+
+struct Terminal(File);
+
+impl Terminal {
+    fn open() -> Result<Self> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/tty")
+            .map_err(|error| {
+                Error::new(ErrorKind::InvalidConfig, "there is no terminal to ask at")
+                    .with_source(error)
+            })?;
+        Ok(Self(file))
+    }
+
+    fn say(&mut self, text: &str) -> Result<()> {
+        self.0
+            .write_all(text.as_bytes())
+            .map_err(|error| Error::io("the terminal", error))
+    }
+
+    /// A line, unseen. Keys are read one by one so that breaking off with Ctrl-C cannot leave the
+    /// terminal without its echo.
+    fn hidden(&mut self, prompt: &str) -> Outcome<SecretBytes> {
+        self.say(prompt)?;
+        let quiet = Quiet::on(&self.0)?;
+        let mut line: Vec<SecretBytes> = Vec::new();
+        let outcome = loop {
+            let mut key = SecretBytes::init_with(1, |_| {});
+            match (&self.0).read(key.expose_mut()) {
+                Ok(0) => break Err(Failure::silent(INTERRUPTED)),
+                Err(error) => break Err(Error::io("the terminal", error).into()),
+                Ok(_) => {}
+            }
+            match key.expose()[0] {
+                b'\r' | b'\n' => break Ok(()),
+                3 | 4 => break Err(Failure::silent(INTERRUPTED)),
+                8 | 127 => backspace(&mut line),
+                21 => line.clear(),
+                _ if line.len() == MAX_LINE => {
+                    break Err(
+                        Error::new(ErrorKind::TooLarge, "more than 64 KiB at a prompt").into(),
+                    );
+                }
+                _ => line.push(key),
+            }
+        };
+        drop(quiet);
+        self.say("\n")?;
+        outcome?;
+        let mut value = SecretWriter::with_limit(MAX_LINE);
+        for key in &line {
+            value.push(key.expose())?;
+        }
+        Ok(value.finish())
+    }
+}
+
+/// Takes back one character, not one byte of it.
+fn backspace(line: &mut Vec<SecretBytes>) {
+    while line.pop().is_some_and(|key| key.expose()[0] & 0xc0 == 0x80) {}
+}
+
+/// A terminal that shows nothing and gives every key at once; as before when dropped.
+struct Quiet<'a> {
+    terminal: &'a File,
+    before: Termios,
+}
+
+impl<'a> Quiet<'a> {
+    fn on(terminal: &'a File) -> Result<Self> {
+        let failed = |error: rustix::io::Errno| Error::io("the terminal", error.into());
+        let before = tcgetattr(terminal).map_err(failed)?;
+        let mut quiet = before.clone();
+        quiet.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
+        quiet.special_codes[SpecialCodeIndex::VMIN] = 1;
+        quiet.special_codes[SpecialCodeIndex::VTIME] = 0;
+        tcsetattr(terminal, OptionalActions::Flush, &quiet).map_err(failed)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        let _ = tcsetattr(self.terminal, OptionalActions::Flush, &self.before);
+    }
+}

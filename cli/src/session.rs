@@ -1,0 +1,133 @@
+//! What a command works with: the policy that holds, the backends, and a deadline.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use keyhaul_core::layers::{AuditSink, JsonLinesSink};
+use keyhaul_core::policy::{self, Location};
+use keyhaul_core::registry::Registry;
+use keyhaul_core::resolver::Resolver;
+use keyhaul_core::{Error, ErrorKind, Policy, Request, Result};
+
+use crate::app::Global;
+use crate::failure::Outcome;
+
+/// A resolver by the policy that holds, and the runtime it runs on.
+pub struct Session {
+    pub resolver: Resolver,
+    pub request: Request,
+    // Taken when dropped, and at no other time.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Session {
+    /// Reads the policy. Opens no store.
+    pub fn open(global: &Global) -> Outcome<Self> {
+        let policy = Policy::load(&location(global)?)?;
+        tracing::info!(policy = policy.name, "policy read");
+        let audit = match &policy.audit {
+            Some(path) => Some(Arc::new(JsonLinesSink::open(path)?) as Arc<dyn AuditSink>),
+            None => None,
+        };
+        let resolver = Resolver::new(policy, registry(), audit)?;
+        // One thread: a second one is started by a store that blocks, and only then.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let runtime = runtime.map_err(|error| Error::io("the async runtime", error))?;
+        let request = Request::default()
+            .actor(Some(actor().into()))
+            .deadline(Instant::now().checked_add(global.deadline));
+        Ok(Self {
+            resolver,
+            request,
+            runtime: Some(runtime),
+        })
+    }
+
+    /// Runs to the end what asks the stores.
+    pub fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        match &self.runtime {
+            Some(runtime) => runtime.block_on(work),
+            None => unreachable!("the runtime is taken by drop alone"),
+        }
+    }
+}
+
+impl Drop for Session {
+    /// Leaves behind what a store still blocks in: its time limit has passed.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Every backend that this program knows.
+pub fn registry() -> Registry {
+    Registry::new().with(keyhaul_file::FileFactory)
+}
+
+/// The policy that holds: the one that is named or found, or the embedded default.
+pub fn location(global: &Global) -> Result<Location> {
+    match policy::locate(global.config.as_deref()) {
+        Some(location) => Ok(location),
+        None => embedded_default(),
+    }
+}
+
+/// One encrypted file store under the user's data folder that serves everything, so that the tool
+/// works on a bare machine. The identity lies apart from the data, where a backup of the data does
+/// not carry it along.
+fn embedded_default() -> Result<Location> {
+    let data = base_folder("XDG_DATA_HOME", ".local/share")?.join("keyhaul/secrets");
+    let identity = base_folder("XDG_STATE_HOME", ".local/state")?.join("keyhaul/identity");
+    let url = url::Url::from_file_path(&data).map_err(|()| {
+        Error::new(
+            ErrorKind::InvalidConfig,
+            "the user's data folder is no absolute path",
+        )
+    })?;
+    let identity = identity.to_str().ok_or_else(|| {
+        Error::new(
+            ErrorKind::InvalidConfig,
+            "the user's state folder is not UTF-8",
+        )
+        .with_advice("write a policy file and name it by --config")
+    })?;
+    // What JSON writes as a string, TOML reads as one.
+    let literal = |text: &str| serde_json::Value::from(text).to_string();
+    let text = format!(
+        "version = 1\n[stores.default]\nurl = {}\nidentity = {}\ncreate = true\n[[routes]]\nmatch = \"**\"\nstore = \"default\"\n",
+        literal(url.as_str()),
+        literal(&format!("file:{identity}")),
+    );
+    Ok(Location::Embedded {
+        name: "the embedded default policy".to_owned(),
+        text,
+    })
+}
+
+fn base_folder(variable: &str, under_home: &str) -> Result<PathBuf> {
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|folder| folder.is_absolute())
+    };
+    set(variable)
+        .or_else(|| set("HOME").map(|home| home.join(under_home)))
+        .ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidConfig,
+                "no policy file, and no $HOME for the default one",
+            )
+            .with_advice("name a policy by --config, or set HOME")
+        })
+}
+
+/// Who asks, as the audit shows it: the user, and who that was before sudo.
+fn actor() -> String {
+    let uid = rustix::process::getuid().as_raw();
+    format!("uid:{uid}")
+}

@@ -1,0 +1,393 @@
+//! The reference implementation of the store contract.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+
+use crate::store::{
+    Capabilities, Capability, DeleteOptions, Descriptor, GetOptions, IdempotencyId, ListOptions,
+    Metadata, Page, PutMode, PutOptions, Secret, SecretStore,
+};
+use crate::{Error, ErrorKind, Recipe, Result, SecretBytes, SecretPath, Version};
+
+/// A store in this process's memory: what a backend's author reads beside the contract, and what
+/// tests and embedders use where nothing need outlive the process.
+///
+/// It does everything save fields. Where the contract leaves a choice, it takes the strict one:
+///
+/// - It checks what it [can do](SecretStore::capabilities) before anything else of the request.
+/// - Versions are numbers that the whole store counts up, so that one is never given twice, not
+///   even to a secret deleted and made again: an update that was meant for the old one conflicts.
+/// - Every version keeps the idempotency id it was written under, for as long as the secret is
+///   there. Only a write that took effect spends its id; a refused one is judged anew.
+/// - An expired secret is kept until it is deleted or replaced.
+/// - Deleting with a version what is not there succeeds: it may be the repetition of a delete whose
+///   answer was lost.
+///
+/// A page of a listing costs a walk over all paths, which a store of many should not imitate.
+pub struct MemoryStore {
+    descriptor: Descriptor,
+    capabilities: Capabilities,
+    state: Mutex<State>,
+}
+
+impl MemoryStore {
+    /// The longest value it takes, in bytes.
+    pub const MAX_VALUE: usize = 1024 * 1024;
+
+    /// The most entries of a page, whatever limit is asked for.
+    pub const MAX_PAGE: usize = 1000;
+
+    /// An empty store of this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self {
+            descriptor: Descriptor::new(name.clone(), "memory", format!("memory:{name}")),
+            capabilities: Capabilities::new(
+                Capability::all() - Capability::FIELDS - Capability::GENERATES_REMOTELY,
+                Self::MAX_VALUE,
+            ),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The store, able to do only that part of `can` which it can do at all.
+    #[must_use]
+    pub fn with_capabilities(mut self, can: Capability) -> Self {
+        self.capabilities.can &= can;
+        self
+    }
+
+    /// The law of capabilities: `Unsupported` unless all of `wanted` is there.
+    fn need(&self, wanted: Capability) -> Result<()> {
+        let missing = wanted - self.capabilities.can;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "this store lacks the capability {}",
+                missing.names().join(", ")
+            ),
+        ))
+    }
+
+    fn read(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
+        self.need(Capability::READ | needed_to_get(options))?;
+        let state = self.state();
+        let stored = state.find(path, options.version.as_ref())?;
+        if stored.metadata.is_expired(SystemTime::now()) && !options.expired {
+            return Err(Error::new(ErrorKind::NotFound, "the secret has expired")
+                .with_advice("write it anew, or ask for it although it has expired"));
+        }
+        let value = SecretBytes::copy_from(stored.value.expose());
+        Ok(Secret::new(value, stored.metadata.clone()))
+    }
+
+    fn write(
+        &self,
+        path: &SecretPath,
+        options: &PutOptions,
+        value: impl FnOnce() -> Result<SecretBytes>,
+    ) -> Result<Metadata> {
+        refuse_root(path)?;
+        let id = options
+            .idempotency
+            .filter(|_| self.capabilities.has(Capability::IDEMPOTENT));
+        self.state().write(path, options, id, value)
+    }
+
+    fn fits(&self, len: usize) -> Result<()> {
+        if len <= self.capabilities.max_value {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::TooLarge,
+            format!(
+                "a value has at most {} bytes here",
+                self.capabilities.max_value
+            ),
+        ))
+    }
+
+    /// The state, even where another thread panicked: it is only ever changed in one step.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl SecretStore for MemoryStore {
+    fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    async fn capabilities(&self) -> Result<Capabilities> {
+        Ok(self.capabilities)
+    }
+
+    async fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
+        self.read(path, options)
+    }
+
+    async fn get_many(&self, paths: &[SecretPath], options: &GetOptions) -> Vec<Result<Secret>> {
+        paths.iter().map(|path| self.read(path, options)).collect()
+    }
+
+    async fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {
+        self.need(Capability::READ | needed_to_get(options))?;
+        let state = self.state();
+        let stored = state.find(path, options.version.as_ref())?;
+        Ok(stored.metadata.clone())
+    }
+
+    async fn put(
+        &self,
+        path: &SecretPath,
+        value: &SecretBytes,
+        options: &PutOptions,
+    ) -> Result<Metadata> {
+        self.need(needed_to_put(options))?;
+        self.fits(value.len())?;
+        self.write(path, options, || Ok(SecretBytes::copy_from(value.expose())))
+    }
+
+    async fn generate(
+        &self,
+        path: &SecretPath,
+        recipe: &Recipe,
+        options: &PutOptions,
+    ) -> Result<Metadata> {
+        self.need(Capability::GENERATE | needed_to_put(options))?;
+        self.fits(recipe.length())?;
+        self.write(path, options, || recipe.make())
+    }
+
+    async fn delete(&self, path: &SecretPath, options: &DeleteOptions) -> Result<()> {
+        self.need(match options.version {
+            Some(_) => Capability::DELETE | Capability::UPDATE,
+            None => Capability::DELETE,
+        })?;
+        refuse_root(path)?;
+        self.state().delete(path, options.version.as_ref())
+    }
+
+    async fn list(&self, prefix: &SecretPath, options: &ListOptions) -> Result<Page> {
+        self.need(Capability::LIST)?;
+        self.state().page(prefix, options)
+    }
+
+    async fn probe(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MemoryStore")
+            .field(&self.descriptor.name)
+            .finish()
+    }
+}
+
+/// What reading with `options` needs beyond reading at all.
+fn needed_to_get(options: &GetOptions) -> Capability {
+    let mut wanted = Capability::empty();
+    wanted.set(Capability::VERSIONS, options.version.is_some());
+    wanted.set(Capability::FIELDS, options.field.is_some());
+    wanted
+}
+
+/// What writing with `options` needs, whether the value is given or generated.
+fn needed_to_put(options: &PutOptions) -> Capability {
+    let mut wanted = match options.mode {
+        PutMode::Create => Capability::CREATE,
+        PutMode::Overwrite => Capability::WRITE,
+        PutMode::Update(_) => Capability::UPDATE,
+    };
+    wanted.set(Capability::LABELS, !options.labels.is_empty());
+    wanted.set(Capability::EXPIRY, options.expires.is_some());
+    wanted.set(Capability::FIELDS, options.field.is_some());
+    wanted
+}
+
+fn refuse_root(path: &SecretPath) -> Result<()> {
+    if path.is_root() {
+        return Err(Error::new(
+            ErrorKind::InvalidReference,
+            "the root of a store is no secret",
+        ));
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct State {
+    /// Each secret's versions, the current one last. There is always one.
+    secrets: BTreeMap<SecretPath, Vec<Stored>>,
+    /// How many versions were ever written.
+    written: u64,
+}
+
+struct Stored {
+    value: SecretBytes,
+    metadata: Metadata,
+    idempotency: Option<IdempotencyId>,
+}
+
+impl State {
+    fn find(&self, path: &SecretPath, version: Option<&Version>) -> Result<&Stored> {
+        refuse_root(path)?;
+        let versions = self.versions(path);
+        match version {
+            None => versions.last().ok_or_else(no_secret),
+            Some(_) if versions.is_empty() => Err(no_secret()),
+            Some(wanted) => versions
+                .iter()
+                .find(|stored| stored.metadata.version.as_ref() == Some(wanted))
+                .ok_or_else(|| Error::new(ErrorKind::NotFound, "no such version of the secret")),
+        }
+    }
+
+    fn write(
+        &mut self,
+        path: &SecretPath,
+        options: &PutOptions,
+        id: Option<IdempotencyId>,
+        value: impl FnOnce() -> Result<SecretBytes>,
+    ) -> Result<Metadata> {
+        let versions = self.versions(path);
+        let repeated = |stored: &&Stored| id.is_some() && stored.idempotency == id;
+        if let Some(done) = versions.iter().find(repeated) {
+            return Ok(done.metadata.clone());
+        }
+        match (&options.mode, versions.last()) {
+            (PutMode::Create, Some(_)) => {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    "there is a secret already",
+                ));
+            }
+            (PutMode::Update(_), None) => return Err(no_secret()),
+            (PutMode::Update(version), Some(current)) => current.expect(version)?,
+            (PutMode::Create, None) | (PutMode::Overwrite, _) => {}
+        }
+        let value = value()?;
+        let mut metadata = Metadata::new(Some(Version::new((self.written + 1).to_string())?));
+        metadata.created = Some(SystemTime::now());
+        metadata.expires = options.expires;
+        metadata.labels = options.labels.clone();
+        self.written += 1;
+        self.secrets.entry(path.clone()).or_default().push(Stored {
+            value,
+            metadata: metadata.clone(),
+            idempotency: id,
+        });
+        Ok(metadata)
+    }
+
+    fn delete(&mut self, path: &SecretPath, version: Option<&Version>) -> Result<()> {
+        if let (Some(version), Some(current)) = (version, self.versions(path).last()) {
+            current.expect(version)?;
+        }
+        self.secrets.remove(path);
+        Ok(())
+    }
+
+    fn page(&self, prefix: &SecretPath, options: &ListOptions) -> Result<Page> {
+        if options.limit == Some(0) {
+            return Err(Error::new(
+                ErrorKind::InvalidReference,
+                "a page has at least 1 entry",
+            ));
+        }
+        let limit = options.limit.unwrap_or(MemoryStore::MAX_PAGE);
+        let limit = limit.min(MemoryStore::MAX_PAGE);
+        let after = options.after.as_deref().map(Entry::of_cursor).transpose()?;
+        // A set, since folders do not come in the order of what is in them: `a/b` is behind `a!`,
+        // and its folder `a` before.
+        let mut entries = BTreeSet::new();
+        for path in self.secrets.keys().filter(|path| path.is_below(prefix)) {
+            entries.insert(if options.shallow {
+                Entry::directly_below(prefix, path)?
+            } else {
+                Entry::new(path.clone(), false)
+            });
+        }
+        let mut rest = entries
+            .into_iter()
+            .filter(|entry| after.as_ref().is_none_or(|after| entry > after));
+        let taken: Vec<Entry> = rest.by_ref().take(limit).collect();
+        let next = rest.next().and(taken.last()).map(Entry::cursor);
+        let (folders, secrets): (Vec<_>, Vec<_>) =
+            taken.into_iter().partition(|entry| entry.is_folder);
+        let paths = |entries: Vec<Entry>| entries.into_iter().map(|entry| entry.path).collect();
+        Ok(Page::new(paths(secrets), paths(folders), next))
+    }
+
+    fn versions(&self, path: &SecretPath) -> &[Stored] {
+        self.secrets.get(path).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Stored {
+    fn expect(&self, version: &Version) -> Result<()> {
+        if self.metadata.version.as_ref() == Some(version) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Conflict,
+            "the version given is not the current one",
+        ))
+    }
+}
+
+/// What a page lists, in the order it is listed in.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    path: SecretPath,
+    is_folder: bool,
+}
+
+impl Entry {
+    fn new(path: SecretPath, is_folder: bool) -> Self {
+        Self { path, is_folder }
+    }
+
+    /// `path` itself, or the folder it is in, whichever is directly below `prefix`.
+    fn directly_below(prefix: &SecretPath, path: &SecretPath) -> Result<Self> {
+        let depth = prefix.segments().count();
+        let mut below = path.segments().skip(depth);
+        let first = below.next().unwrap_or_default();
+        Ok(Self::new(prefix.join(first)?, below.next().is_some()))
+    }
+
+    fn cursor(&self) -> String {
+        let kind = if self.is_folder { FOLDER } else { SECRET };
+        format!("{kind}{}", self.path)
+    }
+
+    fn of_cursor(cursor: &str) -> Result<Self> {
+        let strip = |kind| cursor.strip_prefix(kind).map(SecretPath::new);
+        match (strip(SECRET), strip(FOLDER)) {
+            (Some(Ok(path)), _) => Ok(Self::new(path, false)),
+            (_, Some(Ok(path))) => Ok(Self::new(path, true)),
+            _ => Err(Error::new(
+                ErrorKind::InvalidReference,
+                "not the end of a page of this store",
+            )),
+        }
+    }
+}
+
+const FOLDER: &str = "folder:";
+const SECRET: &str = "secret:";
+
+fn no_secret() -> Error {
+    Error::new(ErrorKind::NotFound, "no such secret")
+}

@@ -1,0 +1,155 @@
+//! Which policy holds, and whether it may be trusted.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{Policy, parse};
+use crate::{Error, ErrorKind, Result};
+
+/// The largest policy file that is read.
+const MAX_FILE: u64 = 1024 * 1024;
+const SYSTEM: &str = "/etc/keyhaul/keyhaul.toml";
+
+/// Where a policy comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Location {
+    /// A file, with its drop-ins in `keyhaul.d` beside it.
+    File(PathBuf),
+    /// No file: a text that the program brings, and the name errors call it by.
+    Embedded {
+        /// What errors call it.
+        name: String,
+        /// The policy itself.
+        text: String,
+    },
+}
+
+/// The policy file that holds: `named` (the command line's), `$KEYHAUL_CONFIG`,
+/// `$XDG_CONFIG_HOME/keyhaul/keyhaul.toml`, `/etc/keyhaul/keyhaul.toml`. A named one need not exist: loading says
+/// so. With none, `None`.
+pub fn locate(named: Option<&Path>) -> Option<Location> {
+    let environment = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(path) = named {
+        return Some(Location::File(path.into()));
+    }
+    if let Some(path) = environment("KEYHAUL_CONFIG") {
+        return Some(Location::File(path.into()));
+    }
+    let user = environment("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .filter(|folder| folder.is_absolute())
+        .or_else(|| environment("HOME").map(|home| Path::new(&home).join(".config")))
+        .map(|folder| folder.join("keyhaul/keyhaul.toml"));
+    let exists = |path: &PathBuf| path.symlink_metadata().is_ok();
+    user.filter(exists)
+        .or_else(|| Some(PathBuf::from(SYSTEM)).filter(exists))
+        .map(Location::File)
+}
+
+pub(super) fn load(location: &Location) -> Result<Policy, Vec<Error>> {
+    match location {
+        Location::Embedded { name, text } => parse::policy(name, &[(name.clone(), text.clone())]),
+        Location::File(path) => {
+            let sources = sources(path).map_err(|error| vec![error])?;
+            parse::policy(&path.display().to_string(), &sources)
+        }
+    }
+}
+
+/// The main file and its drop-ins, in the order they count.
+fn sources(path: &Path) -> Result<Vec<(String, String)>> {
+    let mut sources = vec![read(path)?];
+    let folder = path.with_file_name("keyhaul.d");
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(sources),
+        Err(error) => return Err(unreadable(&folder, error)),
+    };
+    let metadata = folder
+        .metadata()
+        .map_err(|error| unreadable(&folder, error))?;
+    trusted(&folder, &metadata)?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry
+            .map_err(|error| unreadable(&folder, error))?
+            .file_name();
+        // Editors leave backups and hidden files; `.toml` alone counts.
+        if Path::new(&name)
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    for name in names {
+        sources.push(read(&folder.join(name))?);
+    }
+    Ok(sources)
+}
+
+fn read(path: &Path) -> Result<(String, String)> {
+    let mut file = File::open(path).map_err(|error| unreadable(path, error))?;
+    let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
+    if !metadata.is_file() || metadata.len() > MAX_FILE {
+        let rule = format!(
+            "the policy {} is not a file of at most 1 MiB",
+            path.display()
+        );
+        return Err(Error::new(ErrorKind::InvalidConfig, rule));
+    }
+    trusted(path, &metadata)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)
+        .map_err(|error| unreadable(path, error))?;
+    Ok((path.display().to_string(), text))
+}
+
+/// A policy says whom to trust with secrets: it must itself be nobody else's to write.
+fn trusted(path: &Path, metadata: &Metadata) -> Result<()> {
+    let path = path.display();
+    let us = rustix::process::geteuid().as_raw();
+    let refuse = |rule: String, advice: String| {
+        Err(Error::new(ErrorKind::PermissionDenied, rule).with_advice(advice))
+    };
+    if metadata.uid() != 0 && metadata.uid() != us {
+        let whose = if us == 0 {
+            "root reads no user's policy"
+        } else {
+            "it is another user's"
+        };
+        return refuse(
+            format!(
+                "the policy {path} belongs to uid {}: {whose}",
+                metadata.uid()
+            ),
+            format!("check it, then: chown {us} {path}"),
+        );
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return refuse(
+            format!(
+                "the policy {path} has mode {:04o}: others could write it",
+                metadata.mode() & 0o7777
+            ),
+            format!("check it, then: chmod go-w {path}"),
+        );
+    }
+    Ok(())
+}
+
+fn unreadable(path: &Path, error: io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+        _ => ErrorKind::InvalidConfig,
+    };
+    Error::new(
+        kind,
+        format!("the policy {} cannot be read", path.display()),
+    )
+    .with_source(error)
+}

@@ -1,0 +1,173 @@
+//! The policy: one file per deployment that says which store serves which references.
+//!
+//! Swapping storage is editing this file, and nothing else.
+
+mod document;
+mod file;
+mod parse;
+mod pattern;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::encoding::Encoding;
+use crate::reference::{Field, Version};
+use crate::registry::{Registry, StoreConfig};
+use crate::{Error, ErrorKind, Reference, Result, SecretPath};
+
+pub use file::{Location, locate};
+pub use pattern::Pattern;
+
+/// What a program holds of its policy: every line checked, nothing opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Policy {
+    /// What errors call it: its path, or words for the embedded default.
+    pub name: String,
+    /// The stores by their names.
+    pub stores: BTreeMap<String, StoreEntry>,
+    /// The routes, drop-ins' after the main file's. The first that matches serves.
+    pub routes: Vec<Route>,
+    /// Where operations are recorded, where they are.
+    pub audit: Option<PathBuf>,
+}
+
+/// A store with the limits of its layers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreEntry {
+    /// What its backend needs.
+    pub config: StoreConfig,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+    /// How often a transient failure is tried again.
+    pub retries: Option<u32>,
+    /// How long an operation may take with all its retries.
+    pub deadline: Option<Duration>,
+}
+
+/// A line of the policy: references that match → store, path in it, decoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Route {
+    /// What it serves.
+    pub pattern: Pattern,
+    /// The store that serves; any further ones are for reads while the ones before are away.
+    pub stores: Vec<String>,
+    /// The path in the store, with `{scope}` and `{name}` to be filled in.
+    pub path: String,
+    /// The field of values that are maps.
+    pub field: Option<Field>,
+    /// How stored text stands for bytes.
+    pub encoding: Encoding,
+    /// Where it stands: `PATH:LINE`.
+    pub place: String,
+}
+
+/// Where a reference leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Target {
+    /// The stores, the first for writes.
+    pub stores: Vec<String>,
+    /// The path in them.
+    pub path: SecretPath,
+    /// The version asked for.
+    pub version: Option<Version>,
+    /// The field: the reference's own, or the route's.
+    pub field: Option<Field>,
+    /// How stored text stands for bytes.
+    pub encoding: Encoding,
+    /// The pattern that matched.
+    pub pattern: Pattern,
+    /// The route that decided: `PATH:LINE`.
+    pub route: String,
+}
+
+impl Policy {
+    /// Reads a policy from its text; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with the line and what is known.
+    pub fn parse(name: &str, text: &str) -> Result<Self, Vec<Error>> {
+        parse::policy(name, &[(name.to_owned(), text.to_owned())])
+    }
+
+    /// Loads the policy of a location, drop-ins included, after checking whose it is.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(location: &Location) -> Result<Self, Vec<Error>> {
+        file::load(location)
+    }
+
+    /// Holds the policy against the backends that a program knows.
+    ///
+    /// # Errors
+    /// Every unknown scheme and option, and every failover that would get round a key service.
+    pub fn check(&self, registry: &Registry) -> Result<(), Vec<Error>> {
+        let mut errors: Vec<Error> = self
+            .stores
+            .values()
+            .filter_map(|entry| registry.check(&entry.config).err())
+            .collect();
+        for route in self.routes.iter().filter(|route| route.stores.len() > 1) {
+            let first = route.stores.first().and_then(|name| self.stores.get(name));
+            let factory = first.and_then(|entry| registry.factory(&entry.config).ok());
+            if factory.is_some_and(crate::StoreFactory::is_key_service) {
+                let rule =
+                    "a key service has no stand-in: whoever blocks it would get round a revocation";
+                errors.push(
+                    Error::new(ErrorKind::InvalidConfig, rule)
+                        .with_place(&route.place)
+                        .with_advice("name the key service alone, as `store`"),
+                );
+            }
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// Where `reference` leads: the first route that matches.
+    ///
+    /// # Errors
+    /// `NotFound` where no route matches, `InvalidReference` where the path it leads to cannot be one.
+    pub fn target(&self, reference: &Reference) -> Result<Target> {
+        let route = self
+            .routes
+            .iter()
+            .find(|route| route.pattern.matches(reference));
+        let route = route.ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("no route of {} matches", self.name),
+            )
+            .with_reference(reference.short())
+            .with_advice("add a [[routes]] entry whose `match` covers it, as `**` does")
+        })?;
+        let path = route
+            .path
+            .replace("{scope}", reference.scope())
+            .replace("{name}", reference.name());
+        let path = SecretPath::new(path).map_err(|error| {
+            error
+                .with_route(&route.place)
+                .with_reference(reference.short())
+        })?;
+        Ok(Target {
+            stores: route.stores.clone(),
+            path,
+            version: reference.version().cloned(),
+            field: reference.field().or(route.field.as_ref()).cloned(),
+            encoding: route.encoding,
+            pattern: route.pattern.clone(),
+            route: route.place.clone(),
+        })
+    }
+}

@@ -1,0 +1,375 @@
+//! From references to values: the policy's routes, the registry's stores, and the layers around
+//! them, brought together.
+
+mod listing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+
+use crate::layers::{AuditSink, LayerSettings, standard};
+use crate::policy::{Policy, StoreEntry, Target};
+use crate::reference::{Field, Version};
+use crate::store::{DeleteOptions, GetOptions, Metadata, PutOptions, Request, Secret, SecretStore};
+use crate::{
+    Encoding, Error, ErrorKind, Recipe, Reference, Registry, Result, SecretBytes, SecretPath,
+};
+
+/// How many groups of references are asked for at the same time. Each group is one request to its
+/// store, which bounds what happens inside.
+const CONCURRENT_GROUPS: usize = 16;
+
+/// Resolves references by one policy.
+///
+/// Stores are opened when they are first needed, so that a command pays only for what it asks.
+#[derive(Debug)]
+pub struct Resolver {
+    policy: Policy,
+    registry: Registry,
+    audit: Option<Arc<dyn AuditSink>>,
+    open: Mutex<HashMap<String, Arc<dyn SecretStore>>>,
+}
+
+impl Resolver {
+    /// A resolver; `audit` gets a record of every operation.
+    ///
+    /// # Errors
+    /// All that [`Policy::check`] finds.
+    pub fn new(
+        policy: Policy,
+        registry: Registry,
+        audit: Option<Arc<dyn AuditSink>>,
+    ) -> Result<Self, Vec<Error>> {
+        policy.check(&registry)?;
+        Ok(Self {
+            policy,
+            registry,
+            audit,
+            open: Mutex::default(),
+        })
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The backends.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The store of a name, with its layers; opened once.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where the policy has none of that name or its options are wrong.
+    pub fn store(&self, name: &str) -> Result<Arc<dyn SecretStore>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = open.get(name) {
+            return Ok(store.clone());
+        }
+        let entry = self.policy.stores.get(name).ok_or_else(|| {
+            let known = self.policy.stores.keys().map(String::as_str);
+            crate::registry::unknown("store", name, known)
+        })?;
+        let bare = self.registry.open(&entry.config)?;
+        let store = standard(bare, &settings(entry), self.audit.clone());
+        open.insert(name.to_owned(), store.clone());
+        Ok(store)
+    }
+
+    /// The values of `references`, in order, each with its own outcome. Each is fetched once,
+    /// however often it is named, and those of one store in one request.
+    pub async fn resolve(
+        &self,
+        references: &[Reference],
+        request: &Request,
+    ) -> Vec<Result<Arc<Secret>>> {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut places = Vec::with_capacity(references.len());
+        for reference in references {
+            places.push(
+                self.policy
+                    .target(reference)
+                    .map(|target| place(&mut groups, target)),
+            );
+        }
+        let fetched: HashMap<usize, Vec<Result<Arc<Secret>>>> = stream::iter(0..groups.len())
+            .map(|index| {
+                let group = &groups[index];
+                async move { (index, self.fetch(group, request).await) }
+            })
+            .buffer_unordered(CONCURRENT_GROUPS)
+            .collect()
+            .await;
+        let answer = |(reference, place): (&Reference, Result<(usize, usize)>)| {
+            let (group, item) = place?;
+            let target = &groups[group].targets[item];
+            match fetched.get(&group).and_then(|answers| answers.get(item)) {
+                Some(Ok(secret)) => Ok(secret.clone()),
+                Some(Err(error)) => Err(self.locate(error.duplicate(), reference, target)),
+                None => Err(Error::new(
+                    ErrorKind::Internal,
+                    "a store left out an answer",
+                )),
+            }
+        };
+        references.iter().zip(places).map(answer).collect()
+    }
+
+    /// The value of one reference.
+    ///
+    /// # Errors
+    /// As [`SecretStore::get`], with reference and route.
+    pub async fn get(&self, reference: &Reference, options: GetOptions) -> Result<Secret> {
+        let target = self.policy.target(reference)?;
+        let options = options
+            .version(target.version.clone())
+            .field(target.field.clone());
+        let read = async {
+            let mut last = None;
+            for name in &target.stores {
+                match self.store(name)?.get(&target.path, &options).await {
+                    Err(error) if error.kind().is_transient() => last = Some(moved_on(name, error)),
+                    other => return decode(other?, target.encoding),
+                }
+            }
+            Err(last.unwrap_or_else(|| Error::new(ErrorKind::Internal, "a route without stores")))
+        };
+        read.await
+            .map_err(|error| self.locate(error, reference, &target))
+    }
+
+    /// What is known of one reference's secret, without its value.
+    ///
+    /// # Errors
+    /// As [`SecretStore::stat`], with reference and route.
+    pub async fn stat(&self, reference: &Reference, options: GetOptions) -> Result<Metadata> {
+        let target = self.policy.target(reference)?;
+        let options = options
+            .version(target.version.clone())
+            .field(target.field.clone());
+        let stat = async { self.first(&target)?.stat(&target.path, &options).await };
+        stat.await
+            .map_err(|error| self.locate(error, reference, &target))
+    }
+
+    /// Writes a value where the policy says this reference lives, in the route's encoding.
+    ///
+    /// # Errors
+    /// As [`SecretStore::put`], with reference and route; `InvalidReference` where the reference pins a version.
+    pub async fn put(
+        &self,
+        reference: &Reference,
+        value: &SecretBytes,
+        options: PutOptions,
+    ) -> Result<Metadata> {
+        let target = self.writable(reference)?;
+        let options = options.field(target.field.clone());
+        let put = async {
+            let stored = target.encoding.encode(value)?;
+            self.first(&target)?
+                .put(&target.path, &stored, &options)
+                .await
+        };
+        put.await
+            .map_err(|error| self.locate(error, reference, &target))
+    }
+
+    /// Makes a value by `recipe` where the policy says this reference lives.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub async fn generate(
+        &self,
+        reference: &Reference,
+        recipe: &Recipe,
+        options: PutOptions,
+    ) -> Result<Metadata> {
+        let target = self.writable(reference)?;
+        let options = options.field(target.field.clone());
+        let generate = async {
+            let store = self.first(&target)?;
+            match target.encoding {
+                Encoding::Raw | Encoding::Text => {
+                    store.generate(&target.path, recipe, &options).await
+                }
+                // A store makes plain values only; an encoded one is made here.
+                encoding => {
+                    let stored = encoding.encode(&recipe.make()?)?;
+                    store.put(&target.path, &stored, &options).await
+                }
+            }
+        };
+        generate
+            .await
+            .map_err(|error| self.locate(error, reference, &target))
+    }
+
+    /// Deletes a secret with all its versions.
+    ///
+    /// # Errors
+    /// As [`SecretStore::delete`], with reference and route; `InvalidReference` where the reference pins a version.
+    pub async fn delete(&self, reference: &Reference, options: DeleteOptions) -> Result<()> {
+        let target = self.writable(reference)?;
+        let delete = async { self.first(&target)?.delete(&target.path, &options).await };
+        delete
+            .await
+            .map_err(|error| self.locate(error, reference, &target))
+    }
+
+    /// Every secret of a group, from its first store that answers.
+    async fn fetch(&self, group: &Group, request: &Request) -> Vec<Result<Arc<Secret>>> {
+        let options = GetOptions::default()
+            .version(group.version.clone())
+            .field(group.field.clone())
+            .request(request.clone());
+        let mut answers: Vec<Option<Result<Secret>>> = group.targets.iter().map(|_| None).collect();
+        for name in &group.stores {
+            let missing = |answer: &Option<Result<Secret>>| match answer {
+                None => true,
+                Some(Err(error)) => error.kind().is_transient(),
+                Some(Ok(_)) => false,
+            };
+            let open: Vec<usize> = (0..answers.len())
+                .filter(|index| missing(&answers[*index]))
+                .collect();
+            if open.is_empty() {
+                break;
+            }
+            let store = match self.store(name) {
+                Ok(store) => store,
+                Err(error) => {
+                    for index in open {
+                        answers[index] = Some(Err(error.duplicate()));
+                    }
+                    break;
+                }
+            };
+            let paths: Vec<SecretPath> = open
+                .iter()
+                .map(|index| group.targets[*index].path.clone())
+                .collect();
+            for (index, answer) in open.into_iter().zip(store.get_many(&paths, &options).await) {
+                answers[index] = Some(match answer {
+                    Err(error) if error.kind().is_transient() => Err(moved_on(name, error)),
+                    other => other,
+                });
+            }
+        }
+        let decoded =
+            answers
+                .into_iter()
+                .zip(&group.targets)
+                .map(|(answer, target)| match answer {
+                    Some(answer) => answer
+                        .and_then(|secret| decode(secret, target.encoding))
+                        .map(Arc::new),
+                    None => Err(Error::new(
+                        ErrorKind::Internal,
+                        "a store left out an answer",
+                    )),
+                });
+        decoded.collect()
+    }
+
+    fn first(&self, target: &Target) -> Result<Arc<dyn SecretStore>> {
+        match target.stores.first() {
+            Some(name) => self.store(name),
+            None => Err(Error::new(ErrorKind::Internal, "a route without stores")),
+        }
+    }
+
+    fn writable(&self, reference: &Reference) -> Result<Target> {
+        if reference.version().is_some() {
+            return Err(Error::new(
+                ErrorKind::InvalidReference,
+                "a write takes no `?version=`: it makes a new one",
+            )
+            .with_reference(reference.short()));
+        }
+        self.policy.target(reference)
+    }
+
+    fn locate(&self, error: Error, reference: &Reference, target: &Target) -> Error {
+        let not_found = error.kind() == ErrorKind::NotFound;
+        let error = error
+            .with_route(&target.route)
+            .with_reference(reference.short());
+        if not_found {
+            let policy = &self.policy.name;
+            error.with_advice(format!(
+                "`keyhaul explain {}` shows where {policy} looks for it",
+                reference.short()
+            ))
+        } else {
+            error
+        }
+    }
+}
+
+/// References that one request to one store can answer.
+struct Group {
+    stores: Vec<String>,
+    version: Option<Version>,
+    field: Option<Field>,
+    targets: Vec<Target>,
+}
+
+/// Where a target's answer will be: its group and its index there. Equal targets share it.
+fn place(groups: &mut Vec<Group>, target: Target) -> (usize, usize) {
+    let fits = |group: &Group| {
+        group.stores == target.stores
+            && group.version == target.version
+            && group.field == target.field
+    };
+    let index = groups.iter().position(fits).unwrap_or_else(|| {
+        groups.push(Group {
+            stores: target.stores.clone(),
+            version: target.version.clone(),
+            field: target.field.clone(),
+            targets: Vec::new(),
+        });
+        groups.len() - 1
+    });
+    let targets = &mut groups[index].targets;
+    let same = |t: &Target| t.path == target.path && t.encoding == target.encoding;
+    let item = targets.iter().position(same).unwrap_or_else(|| {
+        targets.push(target);
+        targets.len() - 1
+    });
+    (index, item)
+}
+
+fn decode(secret: Secret, encoding: Encoding) -> Result<Secret> {
+    Ok(Secret::new(encoding.decode(secret.value)?, secret.metadata))
+}
+
+/// Notes why the next store is asked, where there is one.
+fn moved_on(store: &str, error: Error) -> Error {
+    tracing::warn!(
+        store,
+        kind = error.kind().name(),
+        "did not answer: {}",
+        error.message()
+    );
+    error
+}
+
+fn settings(entry: &StoreEntry) -> LayerSettings {
+    let mut settings = LayerSettings::default();
+    if let Some(timeout) = entry.timeout {
+        settings.timeout = timeout;
+    }
+    if let Some(retries) = entry.retries {
+        settings.retries = retries;
+    }
+    if let Some(deadline) = entry.deadline {
+        settings.deadline = deadline;
+    }
+    settings
+}

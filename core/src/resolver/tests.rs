@@ -1,0 +1,214 @@
+use super::*;
+use crate::registry::{OptionSpec, StoreConfig, StoreFactory};
+use crate::{MemoryStore, SecretStoreExt as _};
+
+/// Hands out memory stores made beforehand, by the host part of their URL.
+#[derive(Debug)]
+struct Prepared(HashMap<String, Arc<dyn SecretStore>>);
+
+impl StoreFactory for Prepared {
+    fn schemes(&self) -> &[&'static str] {
+        &["prepared"]
+    }
+    fn summary(&self) -> &'static str {
+        "stores made by a test"
+    }
+    fn options(&self) -> &[OptionSpec] {
+        &[]
+    }
+    fn is_key_service(&self) -> bool {
+        false
+    }
+    fn open(&self, config: &StoreConfig) -> Result<Arc<dyn SecretStore>> {
+        Ok(self.0[config.url.host_str().unwrap_or_default()].clone())
+    }
+}
+
+const POLICY: &str = r#"
+version = 1
+[stores.a]
+url = "prepared://a"
+[stores.b]
+url = "prepared://b"
+[[routes]]
+match = "coded/**"
+store = "b"
+path = "b64/{scope}/{name}"
+encoding = "base64"
+[[routes]]
+match = "**"
+store = "a"
+"#;
+
+fn resolver(stores: &[(&str, Arc<dyn SecretStore>)]) -> Resolver {
+    let stores = stores
+        .iter()
+        .map(|(name, store)| ((*name).to_owned(), store.clone()))
+        .collect();
+    let registry = Registry::new().with(Prepared(stores));
+    let policy = Policy::parse("policy", POLICY).expect("valid");
+    Resolver::new(policy, registry, None).expect("known backends")
+}
+
+fn memory() -> (Arc<MemoryStore>, Arc<MemoryStore>, Resolver) {
+    let (a, b) = (
+        Arc::new(MemoryStore::new("a")),
+        Arc::new(MemoryStore::new("b")),
+    );
+    let resolver = resolver(&[("a", a.clone()), ("b", b.clone())]);
+    (a, b, resolver)
+}
+
+fn reference(text: &str) -> Reference {
+    Reference::parse(text).expect("valid")
+}
+
+#[tokio::test]
+async fn every_reference_gets_its_own_answer_in_order() {
+    let (_, b, resolver) = memory();
+    let put = |text: &'static str, value: &'static [u8]| {
+        let resolver = &resolver;
+        async move {
+            let value = SecretBytes::copy_from(value);
+            resolver
+                .put(&reference(text), &value, PutOptions::default())
+                .await
+                .expect("put")
+        }
+    };
+    put("web01/root", b"one").await;
+    put("coded/key", b"\0\xff").await;
+    let stored = b.get(
+        &SecretPath::new("b64/coded/key").expect("path"),
+        &GetOptions::default(),
+    );
+    assert_eq!(stored.await.expect("stored").value.expose(), b"AP8=");
+
+    let asked = [
+        "web01/root",
+        "web01/gone",
+        "coded/key",
+        "web01/root",
+        "coded/gone",
+    ]
+    .map(reference);
+    let answers = resolver.resolve(&asked, &Request::default()).await;
+    assert_eq!(answers.len(), 5);
+    let value = |index: usize| answers[index].as_ref().expect("found").value.expose();
+    assert_eq!(
+        (value(0), value(2), value(3)),
+        (&b"one"[..], &b"\0\xff"[..], &b"one"[..])
+    );
+    for (index, route) in [(1, "policy:12"), (4, "policy:8")] {
+        let error = answers[index].as_ref().expect_err("not there");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(
+            error.context().reference.as_deref(),
+            Some(asked[index].short())
+        );
+        assert_eq!(error.context().route.as_deref(), Some(route));
+        assert!(error.context().store.is_some());
+    }
+    // Fetched once: the two answers are one value.
+    let (first, again) = (
+        answers[0].as_ref().expect("found"),
+        answers[3].as_ref().expect("found"),
+    );
+    assert!(Arc::ptr_eq(first, again));
+}
+
+#[tokio::test]
+async fn what_is_stored_in_another_encoding_is_corrupt_for_its_reference_alone() {
+    let (_, b, resolver) = memory();
+    let path = SecretPath::new("b64/coded/bad").expect("path");
+    b.put(
+        &path,
+        &SecretBytes::copy_from(b"%%%"),
+        &PutOptions::default(),
+    )
+    .await
+    .expect("put");
+    let answers = resolver
+        .resolve(
+            &["coded/bad", "web01/x"].map(reference),
+            &Request::default(),
+        )
+        .await;
+    assert_eq!(
+        answers[0].as_ref().expect_err("corrupt").kind(),
+        ErrorKind::Corrupt
+    );
+    assert_eq!(
+        answers[1].as_ref().expect_err("absent").kind(),
+        ErrorKind::NotFound
+    );
+}
+
+#[tokio::test]
+async fn writes_refuse_a_pinned_version_and_generated_values_are_encoded() {
+    let (_, b, resolver) = memory();
+    let pinned = reference("web01/root?version=1");
+    let error = resolver
+        .delete(&pinned, DeleteOptions::default())
+        .await
+        .expect_err("pinned");
+    assert_eq!(error.kind(), ErrorKind::InvalidReference);
+    let coded = reference("coded/made");
+    resolver
+        .generate(&coded, &Recipe::default(), PutOptions::default())
+        .await
+        .expect("made");
+    let path = SecretPath::new("b64/coded/made").expect("path");
+    let stored = b.get(&path, &GetOptions::default()).await.expect("stored");
+    assert_eq!(stored.value.len(), 44);
+    let value = resolver
+        .get(&coded, GetOptions::default())
+        .await
+        .expect("decoded")
+        .value;
+    assert_eq!(value.len(), 32);
+}
+
+#[tokio::test]
+async fn listing_gives_references_that_lead_back() {
+    let (a, _, resolver) = memory();
+    for text in ["web01/root", "web02/root", "web01/luks/data", "coded/key"] {
+        let value = SecretBytes::copy_from(b"x");
+        resolver
+            .put(&reference(text), &value, PutOptions::default())
+            .await
+            .expect("put");
+    }
+    // Stored where another route serves that reference: no VM can reach it.
+    let path = SecretPath::new("coded/stray").expect("path");
+    a.put(&path, &SecretBytes::copy_from(b"x"), &PutOptions::default())
+        .await
+        .expect("put");
+    let names = |listed: Vec<Reference>| {
+        listed
+            .iter()
+            .map(|reference| reference.short().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let all = names(
+        resolver
+            .list(None, &Request::default())
+            .await
+            .expect("listed"),
+    );
+    assert_eq!(
+        all,
+        ["coded/key", "web01/luks/data", "web01/root", "web02/root"]
+    );
+    let some = names(
+        resolver
+            .list(Some("web01"), &Request::default())
+            .await
+            .expect("listed"),
+    );
+    assert_eq!(some, ["web01/luks/data", "web01/root"]);
+    assert_eq!(
+        a.list_all(&SecretPath::root()).await.expect("listed").len(),
+        4
+    );
+}

@@ -1,0 +1,98 @@
+//! Cold processes.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::ground::{Ground, MANY};
+use crate::measure::{Row, in_turn, millis};
+
+const ROUNDS: usize = 41;
+
+pub fn rows(ground: &Ground) -> Vec<Row> {
+    let mut rows = get(ground);
+    rows.push(exec(ground));
+    rows.push(many(ground));
+    rows.push(memory(ground));
+    rows
+}
+
+fn get(ground: &Ground) -> Vec<Row> {
+    let get = || {
+        let mut command = ground.keyhaul();
+        command.args(["get", "web01/disk-0"]);
+        command
+    };
+    let [ours, bare] = in_turn(ROUNDS, [get(), Command::new(&ground.bare)]);
+    let ratio = ours.wall.as_secs_f64() / bare.wall.as_secs_f64();
+    let floor = Row {
+        what: "get, one secret, cold".into(),
+        measured: millis(ours.wall),
+        beside: format!("bare Rust process {}, ratio {ratio:.2}", millis(bare.wall)),
+        target: "at most 3 times the bare process".into(),
+        met: Some(ratio <= 3.0),
+    };
+    let peer = match ground.systemd_creds() {
+        None => Row {
+            what: "get, one secret, cold".into(),
+            measured: String::new(),
+            beside: "systemd-creds: not usable here".into(),
+            target: "at least 3 times faster".into(),
+            met: None,
+        },
+        Some(peer) => {
+            let [ours, peer] = in_turn(ROUNDS, [get(), peer]);
+            let ratio = peer.wall.as_secs_f64() / ours.wall.as_secs_f64();
+            Row {
+                what: "get, one secret, cold".into(),
+                measured: millis(ours.wall),
+                beside: format!(
+                    "systemd-creds decrypt {}, {ratio:.1} times",
+                    millis(peer.wall)
+                ),
+                target: "at least 3 times faster".into(),
+                met: Some(ratio >= 3.0),
+            }
+        }
+    };
+    vec![floor, peer]
+}
+
+fn exec(ground: &Ground) -> Row {
+    let mut plain = Command::new(&ground.bare);
+    plain.args(["-object", "secret,id=disk0,data=x"]);
+    let [ours, plain] = in_turn(ROUNDS, [ground.run(&["--exec"], 1), plain]);
+    let beyond = ours.wall.saturating_sub(plain.wall);
+    Row {
+        what: "run --exec, one secret, beyond exec itself".into(),
+        measured: millis(beyond),
+        beside: format!("exec of the same program {}", millis(plain.wall)),
+        target: "at most 4 ms".into(),
+        met: Some(beyond <= Duration::from_millis(4)),
+    }
+}
+
+fn many(ground: &Ground) -> Row {
+    let [ours, bare] = in_turn(
+        21,
+        [ground.run(&["--exec"], MANY), Command::new(&ground.bare)],
+    );
+    Row {
+        what: format!("run --exec, {MANY} secrets of one VM, in all"),
+        measured: millis(ours.wall),
+        beside: format!("bare Rust process {}", millis(bare.wall)),
+        target: "at most 15 ms".into(),
+        met: Some(ours.wall <= Duration::from_millis(15)),
+    }
+}
+
+fn memory(ground: &Ground) -> Row {
+    let [ours, bare] = in_turn(11, [ground.run(&[], 1), Command::new(&ground.bare)]);
+    let mib = |kib: i64| kib as f64 / 1024.0;
+    Row {
+        what: "run, one secret, peak resident memory".into(),
+        measured: format!("{:.1} MiB", mib(ours.peak_kib)),
+        beside: format!("bare Rust process {:.1} MiB", mib(bare.peak_kib)),
+        target: "at most 10 MiB".into(),
+        met: Some(ours.peak_kib <= 10 * 1024),
+    }
+}

@@ -1,0 +1,29 @@
+//! Speed and memory, each figure beside a peer or a floor that ran in turn with it: machines differ
+//! and are noisy, ratios less so. Prints a table; says of each target whether it is met.
+//!
+//! `make bench`, or `cargo build --release --workspace && cargo run --release -p keyhaul-bench`.
+#![expect(clippy::print_stdout, reason = "the table is what this program is for")]
+
+mod cipher;
+mod cold;
+mod ground;
+mod measure;
+
+use measure::Row;
+
+fn main() {
+    let ground = match ground::Ground::prepare() {
+        Ok(ground) => ground,
+        Err(reason) => {
+            println!("cannot measure: {reason}");
+            std::process::exit(1);
+        }
+    };
+    println!(
+        "medians of whole processes, run in turn; lower is better unless the target says `at least`\n"
+    );
+    Row::heading();
+    for row in cold::rows(&ground).into_iter().chain(cipher::rows()) {
+        row.print();
+    }
+}
