@@ -124,9 +124,15 @@ async fn what_it_cannot_do_is_unsupported_and_has_no_effect() {
 }
 
 #[tokio::test]
-async fn a_secret_and_a_folder_cannot_share_a_name_and_neither_harms_the_other() {
+async fn a_secret_can_be_called_like_a_folder_but_not_like_a_scope() {
     let host = Host::new();
     let store = host.plain();
+    put(&store, "web01/luks", b"secret").await;
+    put(&store, "web01/luks/root", b"below").await;
+    let found = fs::read(host.root().join("web01/luks")).expect("there");
+    assert_eq!(found, b"secret");
+    let found = fs::read(host.root().join("web01/luks.d/root")).expect("there");
+    assert_eq!(found, b"below");
     put(&store, "a/b", b"one").await;
     put(&store, "c", b"two").await;
     let value = SecretBytes::copy_from(b"x");
