@@ -48,6 +48,7 @@ mod names;
 mod plain;
 mod record;
 mod store;
+mod temporary;
 mod tree;
 
 use std::sync::Arc;
