@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::Duration;
 
 use keyhaul_core::qemu::channel::{
@@ -67,20 +68,21 @@ fn read_by_pipe(
     inherited: bool,
 ) -> (Output, bool) {
     let key = key();
-    let pipe = PipeChannel::open(&key, given_to).expect("opened");
+    let pipe = Arc::new(PipeChannel::open(&key, given_to).expect("opened"));
     let words = rewritten(volume, &key, &pipe.property());
     let mut command = command(&words, run_as);
-    let fd = pipe.fd();
-    // SAFETY: one system call between fork and exec.
-    unsafe {
-        command.pre_exec(move || {
-            if inherited && libc::fcntl(fd, libc::F_SETFD, 0) != 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-            Ok(())
-        });
+    if inherited {
+        inherit(&mut command, &pipe);
     }
     (output(&mut command), pipe.is_unread())
+}
+
+fn inherit(command: &mut Command, pipe: &Arc<PipeChannel>) {
+    let pipe = Arc::clone(pipe);
+    // SAFETY: one system call between fork and exec.
+    unsafe {
+        command.pre_exec(move || pipe.make_inheritable());
+    }
 }
 
 #[test]
@@ -286,7 +288,7 @@ fn a_timeout_ends_a_key_that_nobody_released() {
 fn an_emulator_in_its_sandbox_reads_every_channel() {
     let volume = Volume::new();
     let runtime = RuntimeDir::open(Some(&volume.folder.path().join("run"))).expect("opened");
-    let start = |key: &MasterKey, source: &KeySource, fd: Option<i32>| {
+    let start = |key: &MasterKey, source: &KeySource, pipe: Option<&Arc<PipeChannel>>| {
         let device = volume.blockdev("s").to_string();
         let words: Vec<OsString> = [
             "qemu-system-x86_64",
@@ -305,21 +307,15 @@ fn an_emulator_in_its_sandbox_reads_every_channel() {
             .rewrite(source, &[("s".into(), secret)])
             .expect("rewritten");
         let started = Emulator::start_with(&words[1..], |command| {
-            if let Some(fd) = fd {
-                // SAFETY: one system call between fork and exec.
-                unsafe {
-                    command.pre_exec(move || match libc::fcntl(fd, libc::F_SETFD, 0) {
-                        0 => Ok(()),
-                        _ => Err(std::io::Error::last_os_error()),
-                    });
-                }
+            if let Some(pipe) = pipe {
+                inherit(command, pipe);
             }
         });
         started.map(|_| ())
     };
     let key = key();
-    let pipe = PipeChannel::open(&key, None).expect("opened");
-    start(&key, &pipe.property(), Some(pipe.fd())).expect("by pipe");
+    let pipe = Arc::new(PipeChannel::open(&key, None).expect("opened"));
+    start(&key, &pipe.property(), Some(&pipe)).expect("by pipe");
     let file = FileChannel::create(&runtime, &key, None).expect("created");
     start(&key, &file.property(), None).expect("by file");
     let ring = KeyringChannel::create(&key).expect("created");

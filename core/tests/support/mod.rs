@@ -5,10 +5,11 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -100,13 +101,7 @@ pub fn output(command: &mut Command) -> Output {
         .unwrap_or_else(|error| {
             panic!("{command:?}: {error}: apt-get install qemu-system-x86 qemu-utils")
         });
-    let id = rustix::process::Pid::from_child(&child);
-    let (done, ended) = std::sync::mpsc::channel::<()>();
-    let guard = std::thread::spawn(move || {
-        if ended.recv_timeout(LIMIT).is_err() {
-            let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
-        }
-    });
+    let guard = Guard::new(&child);
     let stdout = child.stdout.take().expect("piped");
     let stderr = child.stderr.take().expect("piped");
     let reader = std::thread::spawn(move || std::io::read_to_string(BufReader::new(stderr)));
@@ -114,13 +109,41 @@ pub fn output(command: &mut Command) -> Output {
     std::io::copy(&mut BufReader::new(stdout), &mut bytes).expect("read");
     let words = reader.join().expect("no panic").unwrap_or_default();
     // Not reaped before the guard is called off: the id cannot become another process's.
-    let _ = done.send(());
-    guard.join().expect("no panic");
+    drop(guard);
     let status = child.wait().expect("ended");
     Output {
         status,
         stdout: bytes,
         stderr: words.into_bytes(),
+    }
+}
+
+/// Kills a process that takes too long, until it is dropped.
+struct Guard {
+    done: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Guard {
+    fn new(child: &Child) -> Self {
+        let id = rustix::process::Pid::from_child(child);
+        let (done, ended) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            if ended.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
+            }
+        });
+        Self {
+            done: Some(done),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.done.take());
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -132,11 +155,13 @@ pub fn found_pattern(output: &Output) -> bool {
         && !stdout.contains("verification failed")
 }
 
-/// An emulator without a machine, and a QMP connection to it.
+/// An emulator without a machine, and a QMP connection to it: by its standard streams, since a
+/// socket that is connected to while QEMU starts can be accepted twice, the second time for ever.
 pub struct Emulator {
-    pub child: Child,
-    input: UnixStream,
-    output: BufReader<UnixStream>,
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    guard: Option<Guard>,
 }
 
 impl Emulator {
@@ -150,8 +175,6 @@ impl Emulator {
         args: &[impl AsRef<OsStr>],
         change: impl FnOnce(&mut Command),
     ) -> Result<Self, String> {
-        let folder = tempfile::tempdir().expect("folder");
-        let socket = folder.path().join("qmp");
         let mut command = Command::new("qemu-system-x86_64");
         command
             .args([
@@ -162,42 +185,31 @@ impl Emulator {
                 "none",
                 "-nodefaults",
                 "-qmp",
+                "stdio",
             ])
-            .arg(format!("unix:{},server=on,wait=off", socket.display()))
             .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         change(&mut command);
         let mut child = command.spawn().expect("qemu-system-x86_64");
-        let started = Instant::now();
-        let stream = loop {
-            if let Ok(stream) = UnixStream::connect(&socket) {
-                break stream;
-            }
-            if child.try_wait().expect("asked").is_some() {
-                let stderr = child.stderr.take().expect("piped");
-                return Err(std::io::read_to_string(stderr).unwrap_or_default());
-            }
-            assert!(started.elapsed() < LIMIT, "no QMP socket");
-            std::thread::sleep(Duration::from_millis(2));
-        };
-        stream.set_read_timeout(Some(LIMIT)).expect("set");
         let mut emulator = Self {
+            input: child.stdin.take().expect("piped"),
+            output: BufReader::new(child.stdout.take().expect("piped")),
+            guard: Some(Guard::new(&child)),
             child,
-            input: stream.try_clone().expect("cloned"),
-            output: BufReader::new(stream),
         };
-        // The socket listens before the command line's objects are made; the greeting comes after.
-        if emulator.line().is_none()
-            || emulator
+        let greeted = emulator.line().is_some();
+        if greeted
+            && emulator
                 .ask(&json!({"execute": "qmp_capabilities"}))
-                .is_err()
+                .is_ok()
         {
-            let stderr = emulator.child.stderr.take().expect("piped");
-            return Err(std::io::read_to_string(stderr).unwrap_or_default());
+            return Ok(emulator);
         }
-        Ok(emulator)
+        let _ = emulator.child.kill();
+        let stderr = emulator.child.stderr.take().expect("piped");
+        Err(std::io::read_to_string(stderr).unwrap_or_default())
     }
 
     /// Sends a QMP command and gives its result or its error's description.
@@ -240,6 +252,7 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         let _ = self.child.kill();
+        self.guard = None;
         let _ = self.child.wait();
     }
 }
