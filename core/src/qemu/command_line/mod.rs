@@ -242,4 +242,6 @@ fn fresh_id(words: &[OsString]) -> Result<String> {
 }
 
 #[cfg(test)]
+mod consumer_tests;
+#[cfg(test)]
 mod tests;
