@@ -87,8 +87,8 @@ pub(crate) fn encrypt_with_iv(
 
 /// CBC from one buffer into another: each block is mixed with the ciphertext before it.
 ///
-/// Written out since the `cbc` crate keeps the chained block in memory between two blocks, which costs a seventh of
-/// the speed, and works in place, which takes a copy of the plaintext.
+/// Written out since the `cbc` crate keeps the chained block in memory between two blocks, which
+/// costs a seventh of the speed, and works in place, which takes a copy of the plaintext.
 struct Chain<'a> {
     previous: &'a mut Block,
     plain: &'a [Block],

@@ -309,7 +309,7 @@ fn values_in_the_clear_are_noticed() {
         };
         assert_eq!(finding.severity, Severity::Warning);
         assert!(finding.advice.contains("ref="));
-        assert!(!format!("{finding:?}").contains("hunter2"));
+        assert!(!format!("{command:?}").contains("hunter2"));
     }
     let fine = parse(&[
         SYSTEM,
