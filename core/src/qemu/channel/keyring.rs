@@ -4,8 +4,8 @@ use linux_keyutils::{
     Key, KeyError, KeyPermissionsBuilder, KeyRing, KeyRingIdentifier, KeySerialId, Permission,
 };
 
+use super::KeySource;
 use super::session::join_fresh_session;
-use super::{KeySource, Owner};
 use crate::qemu::MasterKey;
 use crate::{Error, ErrorKind, Result};
 
@@ -33,12 +33,12 @@ impl KeyringChannel {
     /// this thread, which must also drop the channel. The user keyring is linked into the
     /// new session, so that what lives there is still found.
     ///
-    /// The `owner` gets no rights on the key and needs none: possession survives a change of user.
+    /// It is the same for every user that QEMU may run as: possession survives a change of user.
     ///
     /// # Errors
     /// `StorageFull` where the user's quota of keys is used up, `Unsupported` where the kernel or a container's
     /// filter has no keyrings.
-    pub fn create(master: &MasterKey, _owner: Option<Owner>) -> Result<Self> {
+    pub fn create(master: &MasterKey) -> Result<Self> {
         join_fresh_session().map_err(|error| {
             Error::new(
                 ErrorKind::Unsupported,

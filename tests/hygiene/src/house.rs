@@ -1,0 +1,325 @@
+//! A house of its own for keyhaul: home, temporary folder, runtime folder, policy and a canary.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::process::Watcher;
+use crate::trace::{Call, Trace, strace};
+use crate::{Find, Needle, assert_clean, files, need_root};
+
+/// How long anything may take on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// The folders, the canary, and who watches.
+pub struct House {
+    inside: TempDir,
+    outside: TempDir,
+    canary: Arc<Needle>,
+    watcher: Option<Watcher>,
+    calls: AtomicU32,
+}
+
+/// A finished keyhaul and what is known of its run.
+#[derive(Debug)]
+pub struct Done {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+    /// What it and its programs called.
+    pub trace: Trace,
+}
+
+impl House {
+    /// A house with a fresh canary, that nobody has told to keyhaul yet, and a watcher.
+    #[track_caller]
+    pub fn new() -> Self {
+        need_root();
+        let inside = tempfile::tempdir().expect("folder");
+        let outside = tempfile::tempdir().expect("folder");
+        for folder in [inside.path(), outside.path()] {
+            fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).expect("mode");
+        }
+        for name in ["home", "tmp", "run"] {
+            let folder = inside.path().join(name);
+            fs::create_dir(&folder).expect("folder");
+            fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).expect("mode");
+        }
+        let canary = Arc::new(Needle::canary());
+        let watcher = Some(Watcher::start(vec![canary.clone()]));
+        Self {
+            inside,
+            outside,
+            canary,
+            watcher,
+            calls: AtomicU32::new(0),
+        }
+    }
+
+    /// Everything that keyhaul may write to lies below this folder.
+    pub fn inside(&self) -> &Path {
+        self.inside.path()
+    }
+
+    /// What the hunt itself puts down, secrets in the clear included.
+    pub fn outside(&self) -> &Path {
+        self.outside.path()
+    }
+
+    /// The secret.
+    pub fn canary(&self) -> &Needle {
+        &self.canary
+    }
+
+    /// The secret as a file outside, for keyhaul or a control to read.
+    pub fn canary_file(&self) -> PathBuf {
+        let path = self.outside().join("canary");
+        fs::write(&path, self.canary.bytes()).expect("written");
+        path
+    }
+
+    /// Writes a file inside, readable by its owner alone, and names it.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.inside().join(name);
+        fs::write(&path, content).expect("written");
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("mode");
+        path
+    }
+
+    /// The identity and the store of the embedded default policy.
+    pub fn default_store(&self) -> (PathBuf, PathBuf) {
+        let home = self.inside().join("home");
+        (
+            home.join(".local/state/keyhaul/identity"),
+            home.join(".local/share/keyhaul/secrets"),
+        )
+    }
+
+    /// Gives `program` this house's environment and nothing else.
+    pub fn furnish(&self, mut program: Command) -> Command {
+        program
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.inside().join("home"))
+            .env("TMPDIR", self.inside().join("tmp"))
+            .env("XDG_RUNTIME_DIR", self.inside().join("run"))
+            .env("RUST_LOG", "trace")
+            .env("RUST_BACKTRACE", "full")
+            .current_dir(self.inside());
+        program
+    }
+
+    /// keyhaul, as talkative as it gets.
+    pub fn keyhaul<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
+        let mut command = self.furnish(Command::new(keyhaul()));
+        command.args(["-vvvv", "--non-interactive"]).args(arguments);
+        command
+    }
+
+    /// As [`keyhaul`](Self::keyhaul), and every system call is written to the file.
+    pub fn traced<S: AsRef<OsStr>>(&self, arguments: &[S]) -> (Command, PathBuf) {
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        let file = self.outside().join(format!("trace-{number}"));
+        let mut command = self.furnish(strace(&file, keyhaul()));
+        command.args(["-vvvv", "--non-interactive"]).args(arguments);
+        (command, file)
+    }
+
+    /// Runs keyhaul with `input`, which may hold the canary. Nothing that leaves it may.
+    #[track_caller]
+    pub fn silent<S: AsRef<OsStr>>(&self, arguments: &[S], input: &[u8]) -> Done {
+        let done = self.run(arguments, input);
+        assert_clean(&done.scan(&[&self.canary]));
+        done
+    }
+
+    /// As [`silent`](Self::silent), and it must succeed.
+    #[track_caller]
+    pub fn succeeds<S: AsRef<OsStr>>(&self, arguments: &[S], input: &[u8]) -> Done {
+        let done = self.silent(arguments, input);
+        assert!(done.status.success(), "{}", done.words());
+        done
+    }
+
+    /// As [`silent`](Self::silent), and it must fail with this exit status.
+    #[track_caller]
+    pub fn fails<S: AsRef<OsStr>>(&self, status: i32, arguments: &[S], input: &[u8]) -> Done {
+        let done = self.silent(arguments, input);
+        assert_eq!(done.status.code(), Some(status), "{}", done.words());
+        done
+    }
+
+    /// Runs keyhaul, which must tell the canary: on standard output, and nowhere else.
+    #[track_caller]
+    pub fn tells<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Done {
+        let done = self.run(arguments, b"");
+        assert!(done.status.success(), "{}", done.words());
+        let needles = [self.canary()];
+        assert!(!crate::search("stdout", &done.stdout, &needles).is_empty(), "not on stdout");
+        assert!(!done.trace.scan(&needles, |_| false).is_empty(), "strace did not see it");
+        let mut finds = crate::search("standard error", &done.stderr, &needles);
+        finds.extend(done.trace.scan(&needles, |call: &Call| call.writes_to(1)));
+        assert_clean(&finds);
+        done
+    }
+
+    /// Runs keyhaul under strace to its end.
+    #[track_caller]
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: &[S], input: &[u8]) -> Done {
+        let (mut command, file) = self.traced(arguments);
+        let (status, stdout, stderr) = finish(&mut command, input);
+        let trace = Trace::read(&file);
+        let trace = trace.unwrap_or_else(|error| panic!("{error}: {}", lossy(&stderr)));
+        for path in trace.written_files() {
+            let device = ["/dev/null", "/dev/tty", "/dev/full"].iter().any(|dev| path == Path::new(dev));
+            assert!(
+                device || path.starts_with(self.inside()),
+                "written outside of the house: {}",
+                path.display()
+            );
+        }
+        Done {
+            status,
+            stdout,
+            stderr,
+            trace,
+        }
+    }
+
+    /// Looks through every file inside, save those below `skipped`.
+    pub fn scan_files(&self, skipped: &[&Path]) -> Vec<Find> {
+        files::scan(self.inside(), skipped, &[&self.canary]).expect("readable")
+    }
+
+    /// The end of the hunt: what the watcher saw, and every file that is left.
+    ///
+    /// # Panics
+    /// With every find; where the watcher saw no keyhaul.
+    #[track_caller]
+    pub fn end(mut self, skipped: &[&Path]) {
+        let watched = self.watcher.take().expect("until the end").stop();
+        assert_clean(&watched.finds);
+        assert!(watched.programs.contains("keyhaul"), "the watcher saw no keyhaul: {watched:?}");
+        assert_clean(&self.scan_files(skipped));
+        assert_clean(&files::scan(Path::new("/dev/shm"), &[], &[&self.canary]).expect("readable"));
+    }
+}
+
+impl Default for House {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Done {
+    /// Looks everywhere: both streams, and every call.
+    pub fn scan(&self, needles: &[&Needle]) -> Vec<Find> {
+        let mut finds = crate::search("standard output", &self.stdout, needles);
+        finds.extend(crate::search("standard error", &self.stderr, needles));
+        finds.extend(self.trace.scan(needles, |_| false));
+        finds
+    }
+
+    /// What it said on standard error.
+    pub fn words(&self) -> String {
+        lossy(&self.stderr)
+    }
+}
+
+/// Runs a program with `input` to its end, and kills it after [`LIMIT`].
+#[track_caller]
+pub fn finish(command: &mut Command, input: &[u8]) -> (ExitStatus, Vec<u8>, Vec<u8>) {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
+    let mut stdin = child.stdin.take().expect("piped");
+    let input = input.to_vec();
+    // It may end without having read all of it.
+    let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+    let stdout = collect(child.stdout.take().expect("piped"));
+    let stderr = collect(child.stderr.take().expect("piped"));
+    let status = wait(&mut child);
+    writer.join().expect("no panic");
+    (status, stdout.join().expect("no panic"), stderr.join().expect("no panic"))
+}
+
+/// Waits for a program's end, and kills it after [`LIMIT`].
+#[track_caller]
+pub fn wait(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    let ended = wait_until(|| {
+        status = child.try_wait().expect("a child of ours");
+        status.is_some()
+    });
+    if !ended {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    status.expect("it did not end in time")
+}
+
+/// Waits until `condition` holds, for [`LIMIT`] at most. Says whether it came to hold.
+pub fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + LIMIT;
+    while Instant::now() < end {
+        if condition() {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    condition()
+}
+
+/// Reads a stream to its end, beside whatever else happens.
+pub fn collect(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // A terminal's end is an error.
+        let _ = stream.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+/// The program, built from this workspace in the profile of the hunt.
+pub fn keyhaul() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let here = std::env::current_exe().expect("our own path");
+        let folder = here.ancestors().nth(2).expect("target/PROFILE/deps").to_owned();
+        let mut build = Command::new(env!("CARGO"));
+        build
+            .args(["build", "--quiet", "--locked", "--package", "keyhaul", "--target-dir"])
+            .arg(folder.parent().expect("the target folder"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        let done = build.output().expect("cargo");
+        assert!(done.status.success(), "{}", lossy(&done.stderr));
+        folder.join("keyhaul")
+    })
+}
+
+/// Arguments as a program takes them.
+pub fn words(arguments: &[&str]) -> Vec<OsString> {
+    arguments.iter().map(OsString::from).collect()
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,203 @@
+//! The system calls of a program and of everything it starts: whatever leaves a process, leaves by
+//! one of them.
+//!
+//! strace writes down every call but those that only read, with every string in full, the arguments
+//! and environments of programs included. So also what is written and removed again at once is
+//! seen, and where each open file lies.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{Find, Needle, search};
+
+/// The calls that bring data in, and those that only cost time.
+const NOT_TRACED: &str = "read,pread64,readv,preadv,preadv2,recvfrom,recvmsg,recvmmsg,getrandom,\
+    futex,poll,ppoll,epoll_wait,epoll_pwait,clock_nanosleep,mprotect,madvise,rt_sigprocmask,rt_sigaction";
+
+/// What a program and its descendants called.
+#[derive(Debug, Default)]
+pub struct Trace {
+    calls: Vec<Call>,
+}
+
+/// A system call.
+#[derive(Clone, Debug, Default)]
+pub struct Call {
+    /// Of which thread.
+    pub thread: u32,
+    /// Its name, as `write`.
+    pub name: String,
+    /// Its first argument, where that is a descriptor.
+    pub descriptor: Option<i32>,
+    /// Every string among its arguments and in what it answered.
+    pub strings: Vec<Vec<u8>>,
+    /// The file it opened to write to, where it did.
+    pub opened: Option<PathBuf>,
+}
+
+/// `program` under strace, which writes to `file`.
+pub fn strace(file: &Path, program: &Path) -> Command {
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-qq", "-v", "-y", "-xx", "-s", "16777216", "-e"])
+        .arg(format!("trace=!{NOT_TRACED}"))
+        .arg("-o")
+        .arg(file)
+        .arg("--")
+        .arg(program);
+    command
+}
+
+impl Trace {
+    /// Reads what strace wrote.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or holds no call at all.
+    pub fn read(file: &Path) -> io::Result<Self> {
+        let text = fs::read_to_string(file)?;
+        let calls: Vec<Call> = text.lines().filter_map(Call::parse).collect();
+        if calls.iter().any(|call| call.name == "execve") {
+            Ok(Self { calls })
+        } else {
+            Err(io::Error::other("strace saw no program start: may it trace here?"))
+        }
+    }
+
+    /// Every call, in order.
+    pub fn calls(&self) -> &[Call] {
+        &self.calls
+    }
+
+    /// Looks through every call that is not `expected`, and through all that was written to each
+    /// descriptor, as a whole.
+    pub fn scan(&self, needles: &[&Needle], expected: impl Fn(&Call) -> bool) -> Vec<Find> {
+        let mut finds = Vec::new();
+        let mut written: BTreeMap<(u32, i32), Vec<u8>> = BTreeMap::new();
+        for call in self.calls.iter().filter(|call| !expected(call)) {
+            let place = format!("thread {}, {}({:?})", call.thread, call.name, call.descriptor);
+            for string in &call.strings {
+                finds.extend(search(&place, string, needles));
+            }
+            if let (Some(descriptor), true) = (call.descriptor, call.name.contains("write")) {
+                let all = written.entry((call.thread, descriptor)).or_default();
+                call.strings.iter().for_each(|string| all.extend_from_slice(string));
+            }
+        }
+        for ((thread, descriptor), all) in written {
+            let place = format!("thread {thread}, all that was written to {descriptor}");
+            finds.extend(search(&place, &all, needles));
+        }
+        finds
+    }
+
+    /// Every file that was opened to be written to.
+    pub fn written_files(&self) -> impl Iterator<Item = &Path> {
+        self.calls.iter().filter_map(|call| call.opened.as_deref())
+    }
+}
+
+impl Call {
+    /// Whether it wrote to this descriptor.
+    pub fn writes_to(&self, descriptor: i32) -> bool {
+        self.name.contains("write") && self.descriptor == Some(descriptor)
+    }
+
+    /// Reads `17 openat(AT_FDCWD</tmp>, "\x61", O_RDONLY) = 3</tmp/a>`.
+    fn parse(line: &str) -> Option<Self> {
+        let (thread, rest) = line.split_once(char::is_whitespace)?;
+        let rest = rest.trim_start();
+        let rest = rest.strip_prefix("<... ").unwrap_or(rest);
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
+        let (name, arguments) = rest.split_at(end);
+        let number = arguments.trim_start_matches('(');
+        let number = &number[..number.find(|c: char| !c.is_ascii_digit()).unwrap_or(0)];
+        Some(Self {
+            thread: thread.parse().ok()?,
+            name: name.to_owned(),
+            descriptor: number.parse().ok(),
+            strings: strings(arguments),
+            opened: opened(name, arguments),
+        })
+    }
+}
+
+/// The file that a call opened to write to: strace names it behind the answer.
+fn opened(name: &str, arguments: &str) -> Option<PathBuf> {
+    let writes = ["O_WRONLY", "O_RDWR", "O_CREAT"].iter().any(|flag| arguments.contains(flag));
+    if !(name == "creat" || name.starts_with("open") && writes) {
+        return None;
+    }
+    let (_, answer) = arguments.rsplit_once(" = ")?;
+    let (_, path) = answer.split_once('<')?;
+    let path = unescaped(path.strip_suffix('>')?);
+    use std::os::unix::ffi::OsStrExt;
+    Some(PathBuf::from(OsStr::from_bytes(&path)))
+}
+
+/// Every quoted string of a line.
+fn strings(text: &str) -> Vec<Vec<u8>> {
+    // With -xx nothing in a string but hex digits: a quote is always an end.
+    let parts = text.split('"').skip(1).step_by(2);
+    parts.map(unescaped).collect()
+}
+
+fn unescaped(text: &str) -> Vec<u8> {
+    let numbers = text.split("\\x").skip(1);
+    let byte = |number: &str| u8::from_str_radix(number.get(..2)?, 16).ok();
+    numbers.filter_map(byte).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use super::*;
+
+    /// What strace sees of a shell script.
+    fn traced(script: &str, needle: &Needle) -> Trace {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("trace");
+        let text = String::from_utf8(needle.bytes().to_vec()).expect("letters");
+        std::fs::write(folder.path().join("secret"), text).expect("written");
+        let status = strace(&file, Path::new("/bin/sh"))
+            .args(["-c", script])
+            .current_dir(folder.path())
+            .stdout(Stdio::null())
+            .status()
+            .expect("strace: apt-get install strace");
+        assert!(status.success(), "{script}");
+        Trace::read(&file).expect("a trace")
+    }
+
+    #[test]
+    fn reading_alone_is_no_leak_and_every_way_out_is() {
+        let needle = Needle::canary();
+        let finds = |script: &str| traced(script, &needle).scan(&[&needle], |_| false);
+        assert_eq!(finds("read secret < secret || true"), []);
+        for script in [
+            "cat secret",
+            "cat secret > copy; rm copy",
+            "/bin/echo $(cat secret)",
+            "LEAK=$(cat secret) /bin/true",
+            "base64 secret | cat > copy; rm copy",
+            "touch $(cat secret); rm -f $(cat secret)",
+            // Byte by byte: only the whole of what was written shows it.
+            "dd if=secret of=copy bs=1 2>/dev/null",
+        ] {
+            assert!(!finds(script).is_empty(), "{script}");
+        }
+    }
+
+    #[test]
+    fn files_opened_to_be_written_are_named_wherever_they_are() {
+        let trace = traced("read line < secret; : > one; cd / && : > /dev/null", &Needle::canary());
+        let files: Vec<&Path> = trace.written_files().collect();
+        assert!(files.iter().any(|file| file.ends_with("one") && file.is_absolute()));
+        assert!(files.contains(&Path::new("/dev/null")));
+        assert!(!files.iter().any(|file| file.ends_with("secret")));
+    }
+}
