@@ -264,6 +264,32 @@ fn a_key_left_in_the_session_can_be_released_and_others_cannot() {
     drop(session);
 }
 
+/// In whatever session this test was started in, most often that of the user.
+#[test]
+fn a_key_in_the_session_there_is_outlives_the_thread_that_left_it() {
+    let volume = Volume::new();
+    let key = Arc::new(key());
+    let shared = Arc::clone(&key);
+    let source = std::thread::spawn(move || {
+        let channel = KeyringChannel::in_session(&shared, Duration::from_secs(600));
+        let channel = channel.expect("created");
+        let source = channel.property();
+        channel.leave();
+        source
+    });
+    let source = source.join().expect("no panic");
+    let words = rewritten(&volume, &key, &source);
+    assert!(found_pattern(&output(&mut command(&words, None))));
+    let KeySource::Serial(serial) = source else {
+        panic!("a serial")
+    };
+    release_serial(serial).expect("released");
+    assert!(
+        !found_pattern(&output(&mut command(&words, None))),
+        "the control: no key"
+    );
+}
+
 #[test]
 fn a_timeout_ends_a_key_that_nobody_released() {
     let volume = Volume::new();

@@ -84,7 +84,10 @@ fn a_killed_process_is_swept_after_and_a_living_one_is_not() {
     assert_eq!(sweep(&runtime).expect("swept"), NOTHING);
     let folder = killed.kill();
     assert!(folder.join("master-key.aes").exists(), "the kill left it");
-    assert_eq!(sweep(&runtime).expect("swept"), [folder.clone()]);
+    assert_eq!(
+        sweep(&runtime).expect("swept"),
+        std::slice::from_ref(&folder)
+    );
     assert!(!folder.exists());
     assert!(living.folder.join("master-key.aes").exists());
     let folder = living.kill();

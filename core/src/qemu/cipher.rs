@@ -3,9 +3,15 @@
 //! It has no integrity check: QEMU takes one wrong key in fifteen and hands the consumer garbage.
 //! What arrives is proven by the consumer, never by the object being accepted.
 
+use std::slice;
+
 use aes::Aes256Enc;
+use aes::cipher::array::Array;
+use aes::cipher::consts::U16;
+use aes::cipher::{
+    BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit,
+};
 use base64ct::{Base64, Encoding};
-use cbc::cipher::{BlockModeEncrypt, KeyIvInit};
 
 use super::MasterKey;
 use crate::{Error, ErrorKind, Result};
@@ -13,7 +19,7 @@ use crate::{Error, ErrorKind, Result};
 /// The block length of AES, and so of the IV.
 pub const BLOCK: usize = 16;
 
-type Block = cbc::cipher::array::Array<u8, cbc::cipher::consts::U16>;
+type Block = Array<u8, U16>;
 
 /// A secret as QEMU takes it: the IV and whole blocks. No secret without the master key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,16 +65,53 @@ pub(crate) fn encrypt_with_iv(
     iv: &[u8; BLOCK],
     plaintext: &[u8],
 ) -> Result<Vec<u8>> {
-    let mut cipher = cbc::Encryptor::<Aes256Enc>::new_from_slices(master.expose(), iv)
+    let cipher = Aes256Enc::new_from_slice(master.expose())
         .map_err(|error| Error::new(ErrorKind::Internal, "AES-256-CBC").with_source(error))?;
-    let padding = BLOCK - plaintext.len() % BLOCK;
-    // The one copy of the plaintext: made at its final size, and overwritten by its ciphertext.
-    let mut data = Vec::with_capacity(plaintext.len() + padding);
-    data.extend_from_slice(plaintext);
-    data.resize(plaintext.len() + padding, padding as u8);
+    let (whole, rest) = Block::slice_as_chunks(plaintext);
+    let mut tail = Block::from([(BLOCK - rest.len()) as u8; BLOCK]);
+    tail[..rest.len()].copy_from_slice(rest);
+    let mut data = vec![0; (whole.len() + 1) * BLOCK];
     let (blocks, _) = Block::slice_as_chunks_mut(&mut data);
-    cipher.encrypt_blocks(blocks);
+    let (encrypted, last) = blocks.split_at_mut(whole.len());
+    let mut previous = Block::from(*iv);
+    for (plain, encrypted) in [(whole, encrypted), (slice::from_ref(&tail), last)] {
+        cipher.encrypt_with_backend(Chain {
+            previous: &mut previous,
+            plain,
+            encrypted,
+        });
+    }
+    crate::wipe(&mut tail);
     Ok(data)
+}
+
+/// CBC from one buffer into another: each block is mixed with the ciphertext before it.
+///
+/// Written out since the `cbc` crate keeps the chained block in memory between two blocks, which
+/// costs a seventh of the speed, and works in place, which takes a copy of the plaintext.
+struct Chain<'a> {
+    previous: &'a mut Block,
+    plain: &'a [Block],
+    encrypted: &'a mut [Block],
+}
+
+impl BlockSizeUser for Chain<'_> {
+    type BlockSize = U16;
+}
+
+impl BlockCipherEncClosure for Chain<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
+        let mut chained = *self.previous;
+        for (plain, encrypted) in self.plain.iter().zip(self.encrypted) {
+            for (mixed, byte) in chained.iter_mut().zip(plain) {
+                *mixed ^= byte;
+            }
+            backend.encrypt_block((&mut chained).into());
+            *encrypted = chained;
+        }
+        *self.previous = chained;
+    }
 }
 
 #[cfg(test)]
