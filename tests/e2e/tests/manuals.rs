@@ -79,7 +79,7 @@ fn manual_pages_are_troff() {
     for page in pages {
         let mut groff = program("groff");
         groff
-            .args(["-man", "-Tutf8", "-ww", "-z"])
+            .args(["-Kutf8", "-man", "-Tutf8", "-ww", "-z"])
             .arg(site.path("man").join(&page));
         let done = finish(&mut groff).ok();
         assert_eq!(done.stderr, "", "{page}");

@@ -33,7 +33,7 @@ fn explain_touches_no_store() {
     assert_eq!(explained["path"], "vms/prod-1/data/0");
     assert_eq!(explained["stores"][0]["name"], "away");
     finish(&mut site.keyhaul(["explain", "web02/x"]))
-        .exits(14)
+        .exits(16)
         .says(&["web02/x"]);
     // The control: the store is really away.
     finish(&mut site.keyhaul(["get", "web01/x"])).says(&["/nonexistent/"]);
