@@ -36,8 +36,9 @@ impl Qmp {
 
     /// Sends a command that is written already.
     pub fn send(&mut self, line: &str) -> Result<Value, String> {
+        // In one piece: QEMU acts on the last brace, and may be gone before a newline that follows.
         let stream = self.reader.get_mut();
-        writeln!(stream, "{line}").expect("QEMU listens");
+        stream.write_all(line.as_bytes()).expect("QEMU listens");
         loop {
             let mut answer = self.line();
             if answer.get("event").is_some() {

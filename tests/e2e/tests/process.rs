@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use keyhaul_e2e::{LIMIT, Process, Site, Vm, at_terminal, finish, keyhaul, program, until};
 use rustix::process::Signal;
@@ -265,16 +266,37 @@ fn the_limits_of_the_program_are_those_of_whoever_asked() {
     };
     assert_eq!(core(vm.starter().id()), "0");
     assert_ne!(core(vm.qemu().pid()), "0");
-    let blocked = |pid: u32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
-        status
-            .lines()
-            .find(|line| line.starts_with("SigBlk"))
-            .expect("SigBlk")
-            .to_owned()
+}
+
+#[test]
+fn the_signals_of_the_program_are_those_of_whoever_asked() {
+    let site = Site::with_passphrases();
+    // Blocked, ignored: of the 31 signals that are not the C library's own.
+    let masks = |command: &mut Command| -> Vec<u64> {
+        let done = finish(command).ok();
+        let masks = done.text().lines().map(|line| {
+            let (_, mask) = line.split_once(":\t").expect("a mask");
+            u64::from_str_radix(mask, 16).expect("hex") & 0x7fff_ffff
+        });
+        masks.collect()
     };
-    // The signals that keyhaul listens to are not blocked in what it starts.
-    assert_eq!(blocked(vm.qemu().pid()), blocked(std::process::id()));
+    let grep = "grep -E 'Sig(Blk|Ign)' /proc/self/status";
+    // As nohup would, which some start VMs with.
+    let nohup = "trap '' HUP; exec \"$@\"";
+    let direct = masks(program("sh").args(["-c", nohup, "sh", "sh", "-c", grep]));
+    assert_eq!(direct.len(), 2);
+    assert_eq!(direct[1] & 1, 1, "SIGHUP is ignored");
+    for options in [&[][..], &["--exec"]] {
+        let mut command = program("sh");
+        site.surround(&mut command)
+            .args(["-c", nohup, "sh"])
+            .arg(keyhaul())
+            .arg("run")
+            .args(options)
+            .arg("--")
+            .args(shell(grep));
+        assert_eq!(masks(&mut command), direct);
+    }
 }
 
 #[test]
