@@ -21,7 +21,11 @@ pub fn scan(folder: &Path, skipped: &[&Path], needles: &[&Needle]) -> io::Result
             continue;
         }
         let place = path.display().to_string();
-        finds.extend(search(&format!("the name {place}"), path.as_os_str().as_bytes(), needles));
+        finds.extend(search(
+            &format!("the name {place}"),
+            path.as_os_str().as_bytes(),
+            needles,
+        ));
         match look(&path, &mut open) {
             Ok(bytes) => finds.extend(search(&format!("the file {place}"), &bytes, needles)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -65,11 +69,21 @@ mod tests {
         assert_eq!(clean(), []);
         for disguise in Disguise::ALL {
             for text in disguise.texts(needle.bytes()) {
-                fs::write(deep.join("file"), [b"before ", &text[..], b" after"].concat())
-                    .expect("written");
+                fs::write(
+                    deep.join("file"),
+                    [b"before ", &text[..], b" after"].concat(),
+                )
+                .expect("written");
                 let finds = clean();
-                assert!(finds.iter().any(|find| find.hit.disguise == *disguise), "{disguise}");
-                assert!(scan(folder.path(), &[&deep], &[&needle]).expect("readable").is_empty());
+                assert!(
+                    finds.iter().any(|find| find.hit.disguise == *disguise),
+                    "{disguise}"
+                );
+                assert!(
+                    scan(folder.path(), &[&deep], &[&needle])
+                        .expect("readable")
+                        .is_empty()
+                );
             }
         }
         fs::remove_file(deep.join("file")).expect("removed");
@@ -78,6 +92,10 @@ mod tests {
         assert_eq!(clean().len(), 1);
         fs::remove_file(deep.join("link")).expect("removed");
         fs::create_dir(deep.join(&text)).expect("folder");
-        assert!(clean().iter().any(|find| find.place.starts_with("the name ")));
+        assert!(
+            clean()
+                .iter()
+                .any(|find| find.place.starts_with("the name "))
+        );
     }
 }

@@ -3,11 +3,12 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::process::Watcher;
 use crate::trace::{Call, Trace, strace};
-use crate::{Find, Needle, assert_clean, files, need_root};
+use crate::{Find, Needle, assert_clean, files, need_root, store};
 
 /// How long anything may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -25,6 +26,7 @@ pub struct House {
     inside: TempDir,
     outside: TempDir,
     canary: Arc<Needle>,
+    others: Mutex<Vec<Arc<Needle>>>,
     watcher: Option<Watcher>,
     calls: AtomicU32,
 }
@@ -63,6 +65,7 @@ impl House {
             inside,
             outside,
             canary,
+            others: Mutex::default(),
             watcher,
             calls: AtomicU32::new(0),
         }
@@ -81,6 +84,32 @@ impl House {
     /// The secret.
     pub fn canary(&self) -> &Needle {
         &self.canary
+    }
+
+    /// The canary, and whatever else is looked for by now.
+    pub fn needles(&self) -> Vec<Arc<Needle>> {
+        let others = self.others.lock().expect("no panic");
+        [self.canary.clone()]
+            .into_iter()
+            .chain(others.iter().cloned())
+            .collect()
+    }
+
+    /// Looks for this, too, from now on.
+    pub fn also(&self, needle: Needle) {
+        self.others.lock().expect("no panic").push(Arc::new(needle));
+    }
+
+    /// Looks for the keys of the embedded default's store, too, from now on.
+    ///
+    /// # Panics
+    /// Where there is no such store yet.
+    pub fn also_store_keys(&self) {
+        let (identity, root) = self.default_store();
+        store::identity(&identity)
+            .into_iter()
+            .for_each(|needle| self.also(needle));
+        self.also(store::store_key(&root, &identity));
     }
 
     /// The secret as a file outside, for keyhaul or a control to read.
@@ -141,7 +170,9 @@ impl House {
     #[track_caller]
     pub fn silent<S: AsRef<OsStr>>(&self, arguments: &[S], input: &[u8]) -> Done {
         let done = self.run(arguments, input);
-        assert_clean(&done.scan(&[&self.canary]));
+        let needles = self.needles();
+        let needles: Vec<&Needle> = needles.iter().map(Arc::as_ref).collect();
+        assert_clean(&done.scan(&needles));
         done
     }
 
@@ -167,8 +198,14 @@ impl House {
         let done = self.run(arguments, b"");
         assert!(done.status.success(), "{}", done.words());
         let needles = [self.canary()];
-        assert!(!crate::search("stdout", &done.stdout, &needles).is_empty(), "not on stdout");
-        assert!(!done.trace.scan(&needles, |_| false).is_empty(), "strace did not see it");
+        assert!(
+            !crate::search("stdout", &done.stdout, &needles).is_empty(),
+            "not on stdout"
+        );
+        assert!(
+            !done.trace.scan(&needles, |_| false).is_empty(),
+            "strace did not see it"
+        );
         let mut finds = crate::search("standard error", &done.stderr, &needles);
         finds.extend(done.trace.scan(&needles, |call: &Call| call.writes_to(1)));
         assert_clean(&finds);
@@ -183,7 +220,9 @@ impl House {
         let trace = Trace::read(&file);
         let trace = trace.unwrap_or_else(|error| panic!("{error}: {}", lossy(&stderr)));
         for path in trace.written_files() {
-            let device = ["/dev/null", "/dev/tty", "/dev/full"].iter().any(|dev| path == Path::new(dev));
+            let device = ["/dev/null", "/dev/tty", "/dev/full"]
+                .iter()
+                .any(|dev| path == Path::new(dev));
             assert!(
                 device || path.starts_with(self.inside()),
                 "written outside of the house: {}",
@@ -199,8 +238,18 @@ impl House {
     }
 
     /// Looks through every file inside, save those below `skipped`.
+    ///
+    /// The identity file holds what it is for, and nothing else.
     pub fn scan_files(&self, skipped: &[&Path]) -> Vec<Find> {
-        files::scan(self.inside(), skipped, &[&self.canary]).expect("readable")
+        let needles = self.needles();
+        let needles: Vec<&Needle> = needles.iter().map(Arc::as_ref).collect();
+        let (identity, _) = self.default_store();
+        let mut finds = files::scan(self.inside(), &[skipped, &[&identity]].concat(), &needles);
+        if identity.exists() {
+            let found = files::scan(&identity, &[], &[self.canary()]);
+            finds = finds.and_then(|finds| Ok([finds, found?].concat()));
+        }
+        finds.expect("readable")
     }
 
     /// The end of the hunt: what the watcher saw, and every file that is left.
@@ -211,7 +260,10 @@ impl House {
     pub fn end(mut self, skipped: &[&Path]) {
         let watched = self.watcher.take().expect("until the end").stop();
         assert_clean(&watched.finds);
-        assert!(watched.programs.contains("keyhaul"), "the watcher saw no keyhaul: {watched:?}");
+        assert!(
+            watched.programs.contains("keyhaul"),
+            "the watcher saw no keyhaul: {watched:?}"
+        );
         assert_clean(&self.scan_files(skipped));
         assert_clean(&files::scan(Path::new("/dev/shm"), &[], &[&self.canary]).expect("readable"));
     }
@@ -255,7 +307,11 @@ pub fn finish(command: &mut Command, input: &[u8]) -> (ExitStatus, Vec<u8>, Vec<
     let stderr = collect(child.stderr.take().expect("piped"));
     let status = wait(&mut child);
     writer.join().expect("no panic");
-    (status, stdout.join().expect("no panic"), stderr.join().expect("no panic"))
+    (
+        status,
+        stdout.join().expect("no panic"),
+        stderr.join().expect("no panic"),
+    )
 }
 
 /// Waits for a program's end, and kills it after [`LIMIT`].
@@ -285,6 +341,19 @@ pub fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
     condition()
 }
 
+/// Waits until a pipe is full, so that its writer is held in the middle of its writing. Says whether it is.
+pub fn is_full(pipe: &impl AsRawFd) -> bool {
+    let pipe = pipe.as_raw_fd();
+    // SAFETY: a system call on a live descriptor.
+    let room = unsafe { libc::fcntl(pipe, libc::F_GETPIPE_SZ) };
+    wait_until(|| {
+        let mut held: libc::c_int = 0;
+        // SAFETY: a system call on a live descriptor, which writes to the number it is given.
+        let asked = unsafe { libc::ioctl(pipe, libc::FIONREAD, &mut held) };
+        asked == 0 && room > 0 && held >= room
+    })
+}
+
 /// Reads a stream to its end, beside whatever else happens.
 pub fn collect(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
     thread::spawn(move || {
@@ -300,10 +369,21 @@ pub fn keyhaul() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let here = std::env::current_exe().expect("our own path");
-        let folder = here.ancestors().nth(2).expect("target/PROFILE/deps").to_owned();
+        let folder = here
+            .ancestors()
+            .nth(2)
+            .expect("target/PROFILE/deps")
+            .to_owned();
         let mut build = Command::new(env!("CARGO"));
         build
-            .args(["build", "--quiet", "--locked", "--package", "keyhaul", "--target-dir"])
+            .args([
+                "build",
+                "--quiet",
+                "--locked",
+                "--package",
+                "keyhaul",
+                "--target-dir",
+            ])
             .arg(folder.parent().expect("the target folder"))
             .current_dir(env!("CARGO_MANIFEST_DIR"));
         if folder.ends_with("release") {

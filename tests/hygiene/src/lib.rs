@@ -15,6 +15,7 @@ pub mod memory;
 pub mod needle;
 pub mod process;
 pub mod qemu;
+pub mod store;
 pub mod terminal;
 pub mod trace;
 
@@ -58,7 +59,11 @@ pub fn search(place: &str, haystack: &[u8], needles: &[&Needle]) -> Vec<Find> {
 #[track_caller]
 pub fn assert_clean(finds: &[Find]) {
     let lines: Vec<String> = finds.iter().map(ToString::to_string).collect();
-    assert!(finds.is_empty(), "secrets where none may be:\n{}", lines.join("\n"));
+    assert!(
+        finds.is_empty(),
+        "secrets where none may be:\n{}",
+        lines.join("\n")
+    );
 }
 
 /// Makes sure that other processes' memory can be read.

@@ -71,11 +71,17 @@ impl Mapping {
     }
 
     fn scan(&self, memory: &File, needles: &[&Needle], to: &mut Scanned) -> io::Result<()> {
-        let overlap = needles.iter().map(|needle| needle.overlap()).max().unwrap_or(0);
+        let overlap = needles
+            .iter()
+            .map(|needle| needle.overlap())
+            .max()
+            .unwrap_or(0);
         let mut buffer = vec![0; CHUNK + overlap];
         let mut at = self.start;
         while at < self.end {
-            let wanted = buffer.len().min(usize::try_from(self.end - at).unwrap_or(CHUNK));
+            let wanted = buffer
+                .len()
+                .min(usize::try_from(self.end - at).unwrap_or(CHUNK));
             let read = match memory.read_at(&mut buffer[..wanted], at) {
                 Ok(read) => read,
                 // Pages that no file stands behind any more, or mapped for a device.
@@ -89,7 +95,11 @@ impl Mapping {
             to.finds.extend(search(&place, &buffer[..read], needles));
             to.bytes += read as u64;
             let last = at + read as u64 >= self.end;
-            at += if last { read } else { read.saturating_sub(overlap).max(1) } as u64;
+            at += if last {
+                read
+            } else {
+                read.saturating_sub(overlap).max(1)
+            } as u64;
         }
         Ok(())
     }

@@ -233,7 +233,8 @@ impl Disguise {
 pub fn letters(len: usize) -> Vec<u8> {
     const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let mut bytes = vec![0; len];
-    let random = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    let random =
+        std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
     random.expect("randomness");
     for byte in &mut bytes {
         *byte = LETTERS[usize::from(*byte) % LETTERS.len()];
@@ -272,7 +273,11 @@ mod tests {
 
     /// The disguises in which `needle` shows up in `haystack`.
     fn seen(needle: &Needle, haystack: &[u8]) -> Vec<Disguise> {
-        let mut found: Vec<Disguise> = needle.find(haystack).iter().map(|hit| hit.disguise).collect();
+        let mut found: Vec<Disguise> = needle
+            .find(haystack)
+            .iter()
+            .map(|hit| hit.disguise)
+            .collect();
         found.sort();
         found.dedup();
         found
@@ -291,7 +296,10 @@ mod tests {
     fn any_sixteen_bytes_of_it_are_found_and_fifteen_are_not() {
         let (needle, bytes) = canary();
         for piece in bytes.windows(PIECE) {
-            assert_eq!(seen(&needle, &[b"<<", piece, b">>"].concat()), [Disguise::Raw]);
+            assert_eq!(
+                seen(&needle, &[b"<<", piece, b">>"].concat()),
+                [Disguise::Raw]
+            );
         }
         for piece in bytes.windows(PIECE - 1) {
             assert_eq!(seen(&needle, &[b"<<", piece, b">>"].concat()), []);
@@ -307,8 +315,14 @@ mod tests {
             for after in 0..4 {
                 let data = [&vec![7; before], bytes.as_slice(), &vec![9; after]].concat();
                 let expected = [Disguise::Base64((before % 3) as u8)];
-                assert_eq!(seen(&needle, Base64::encode_string(&data).as_bytes()), expected);
-                assert_eq!(seen(&needle, Base64Url::encode_string(&data).as_bytes()), expected);
+                assert_eq!(
+                    seen(&needle, Base64::encode_string(&data).as_bytes()),
+                    expected
+                );
+                assert_eq!(
+                    seen(&needle, Base64Url::encode_string(&data).as_bytes()),
+                    expected
+                );
             }
             let data = [&vec![7; before], &bytes[20..20 + PIECE], &[9; 5]].concat();
             assert!(!seen(&needle, Base64::encode_string(&data).as_bytes()).is_empty());
@@ -373,7 +387,11 @@ mod tests {
     #[test]
     fn a_hit_and_a_needle_print_nothing_of_the_secret() {
         let (needle, bytes) = canary();
-        let printed = format!("{needle:?} {} {:?}", needle.find(&bytes)[0], needle.find(&bytes));
+        let printed = format!(
+            "{needle:?} {} {:?}",
+            needle.find(&bytes)[0],
+            needle.find(&bytes)
+        );
         assert_eq!(needle.find(printed.as_bytes()), []);
     }
 }

@@ -15,7 +15,10 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Looks through the arguments, environment and name of every process of the system, keyhaul's
 /// descendants among them whoever their parent is by now.
 pub fn scan_all(needles: &[&Needle]) -> Vec<Find> {
-    all().into_iter().flat_map(|pid| scan(pid, needles)).collect()
+    all()
+        .into_iter()
+        .flat_map(|pid| scan(pid, needles))
+        .collect()
 }
 
 /// Looks through the arguments, environment and name of a process.
@@ -25,7 +28,10 @@ pub fn scan(pid: u32, needles: &[&Needle]) -> Vec<Find> {
         // It has ended.
         Err(_) => Vec::new(),
     };
-    ["cmdline", "environ", "comm"].iter().flat_map(look).collect()
+    ["cmdline", "environ", "comm"]
+        .iter()
+        .flat_map(look)
+        .collect()
 }
 
 /// The processes that `pid` started and that still run, and theirs.
@@ -38,7 +44,12 @@ pub fn descendants(pid: u32) -> Vec<u32> {
     let mut at = 0;
     while at < found.len() {
         let parent = found[at];
-        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(child, _)| *child));
+        found.extend(
+            parents
+                .iter()
+                .filter(|(_, of)| *of == parent)
+                .map(|(child, _)| *child),
+        );
         at += 1;
     }
     found.split_off(1)
@@ -47,7 +58,9 @@ pub fn descendants(pid: u32) -> Vec<u32> {
 /// A line of `/proc/PID/status`.
 pub fn status(pid: u32, key: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
     line.map(|value| value.trim().to_owned())
 }
 
@@ -142,7 +155,9 @@ mod tests {
             let watcher = Watcher::start(vec![needle.clone()]);
             let mut command = Command::new("sh");
             // Reads until its input ends; the word after it becomes $0.
-            command.args(["-c", "read line; exit 0"]).stdin(Stdio::piped());
+            command
+                .args(["-c", "read line; exit 0"])
+                .stdin(Stdio::piped());
             if in_environment {
                 command.env("LEAK", text);
             } else {
@@ -160,7 +175,10 @@ mod tests {
             let watched = watcher.stop();
             assert!(found, "{place}");
             assert!(children.contains(&child.id()));
-            assert!(watched.finds.iter().any(|find| find.place == place), "the watcher: {place}");
+            assert!(
+                watched.finds.iter().any(|find| find.place == place),
+                "the watcher: {place}"
+            );
             assert!(watched.programs.contains("sh"));
             assert_eq!(scan_all(&[&needle]), []);
         }

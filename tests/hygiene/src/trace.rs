@@ -63,7 +63,9 @@ impl Trace {
         if calls.iter().any(|call| call.name == "execve") {
             Ok(Self { calls })
         } else {
-            Err(io::Error::other("strace saw no program start: may it trace here?"))
+            Err(io::Error::other(
+                "strace saw no program start: may it trace here?",
+            ))
         }
     }
 
@@ -78,13 +80,18 @@ impl Trace {
         let mut finds = Vec::new();
         let mut written: BTreeMap<(u32, i32), Vec<u8>> = BTreeMap::new();
         for call in self.calls.iter().filter(|call| !expected(call)) {
-            let place = format!("thread {}, {}({:?})", call.thread, call.name, call.descriptor);
+            let place = format!(
+                "thread {}, {}({:?})",
+                call.thread, call.name, call.descriptor
+            );
             for string in &call.strings {
                 finds.extend(search(&place, string, needles));
             }
             if let (Some(descriptor), true) = (call.descriptor, call.name.contains("write")) {
                 let all = written.entry((call.thread, descriptor)).or_default();
-                call.strings.iter().for_each(|string| all.extend_from_slice(string));
+                call.strings
+                    .iter()
+                    .for_each(|string| all.extend_from_slice(string));
             }
         }
         for ((thread, descriptor), all) in written {
@@ -127,7 +134,9 @@ impl Call {
 
 /// The file that a call opened to write to: strace names it behind the answer.
 fn opened(name: &str, arguments: &str) -> Option<PathBuf> {
-    let writes = ["O_WRONLY", "O_RDWR", "O_CREAT"].iter().any(|flag| arguments.contains(flag));
+    let writes = ["O_WRONLY", "O_RDWR", "O_CREAT"]
+        .iter()
+        .any(|flag| arguments.contains(flag));
     if !(name == "creat" || name.starts_with("open") && writes) {
         return None;
     }
@@ -194,9 +203,16 @@ mod tests {
 
     #[test]
     fn files_opened_to_be_written_are_named_wherever_they_are() {
-        let trace = traced("read line < secret; : > one; cd / && : > /dev/null", &Needle::canary());
+        let trace = traced(
+            "read line < secret; : > one; cd / && : > /dev/null",
+            &Needle::canary(),
+        );
         let files: Vec<&Path> = trace.written_files().collect();
-        assert!(files.iter().any(|file| file.ends_with("one") && file.is_absolute()));
+        assert!(
+            files
+                .iter()
+                .any(|file| file.ends_with("one") && file.is_absolute())
+        );
         assert!(files.contains(&Path::new("/dev/null")));
         assert!(!files.iter().any(|file| file.ends_with("secret")));
     }

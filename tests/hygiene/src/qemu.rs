@@ -1,0 +1,187 @@
+//! A real QEMU to talk to: a LUKS volume that the canary opens, and QMP with every byte recorded.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::House;
+use crate::house::{LIMIT, finish, wait_until};
+
+/// A LUKS volume whose first 4096 bytes are 0xa5, opened by the canary of a house.
+pub struct Volume(PathBuf);
+
+impl Volume {
+    /// Makes the volume outside of the house.
+    ///
+    /// # Panics
+    /// Where qemu-img or qemu-io fails.
+    pub fn new(house: &House) -> Self {
+        let image = house.outside().join("disk.luks");
+        let object = format!("secret,id=s,file={}", house.canary_file().display());
+        let opened = format!("driver=luks,key-secret=s,file.filename={}", image.display());
+        let options = "key-secret=s,iter-time=10";
+        let mut create = Command::new("qemu-img");
+        create.args([
+            "create", "-q", "-f", "luks", "--object", &object, "-o", options,
+        ]);
+        create.arg(&image).arg("1M");
+        let mut write = Command::new("qemu-io");
+        write.args([
+            "--object",
+            &object,
+            "-c",
+            "write -P 0xa5 0 4096",
+            "--image-opts",
+            &opened,
+        ]);
+        for mut command in [create, write] {
+            let (status, _, words) = finish(&mut command, b"");
+            assert!(
+                status.success(),
+                "{command:?}: {}",
+                String::from_utf8_lossy(&words)
+            );
+        }
+        Self(image)
+    }
+
+    /// The words of a qemu-system that opens the volume with the secret `root`, listens for QMP and
+    /// logs all that it can.
+    pub fn system(&self, socket: &Path, log: &Path) -> Vec<OsString> {
+        let blockdev = json!({
+            "driver": "luks", "node-name": "disk", "key-secret": "root", "read-only": true,
+            "file": {"driver": "file", "filename": self.0, "read-only": true},
+        });
+        let mut words: Vec<OsString> = "qemu-system-x86_64 -M none -S -display none -nodefaults -d trace:*,unimp,guest_errors -D"
+            .split(' ')
+            .map(OsString::from)
+            .collect();
+        words.push(log.into());
+        words.push("-qmp".into());
+        words.push(format!("unix:{},server=on,wait=off", socket.display()).into());
+        words.push("-blockdev".into());
+        words.push(blockdev.to_string().into());
+        words
+    }
+
+    /// The words of a qemu-io that reads the volume with the secret `root`.
+    pub fn reader(&self) -> Vec<OsString> {
+        let opened = format!(
+            "driver=luks,key-secret=root,file.filename={}",
+            self.0.display()
+        );
+        let words = [
+            "qemu-io",
+            "-r",
+            "-c",
+            "read -P 0xa5 0 4096",
+            "--image-opts",
+            &opened,
+        ];
+        crate::house::words(&words)
+    }
+}
+
+/// A QMP connection that remembers every byte of both directions.
+pub struct Qmp {
+    stream: BufReader<UnixStream>,
+    recorded: Vec<u8>,
+}
+
+impl Qmp {
+    /// Waits for the socket and shakes hands.
+    ///
+    /// # Panics
+    /// Where nobody answers.
+    #[track_caller]
+    pub fn connect(socket: &Path) -> Self {
+        let mut stream = None;
+        wait_until(|| {
+            stream = UnixStream::connect(socket).ok();
+            stream.is_some()
+        });
+        let stream = stream.expect("QEMU listens for QMP");
+        stream.set_read_timeout(Some(LIMIT)).expect("a limit");
+        stream
+            .set_write_timeout(Some(Duration::from_secs(10)))
+            .expect("a limit");
+        let mut qmp = Self {
+            stream: BufReader::new(stream),
+            recorded: Vec::new(),
+        };
+        qmp.line();
+        qmp.execute("qmp_capabilities", json!({}));
+        qmp
+    }
+
+    /// Executes a command; its answer, error or not.
+    ///
+    /// # Panics
+    /// Where none comes.
+    #[track_caller]
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Value {
+        let text = json!({"execute": command, "arguments": arguments}).to_string();
+        self.recorded.extend_from_slice(text.as_bytes());
+        self.stream
+            .get_mut()
+            .write_all(text.as_bytes())
+            .expect("sent");
+        loop {
+            let answer = self.line();
+            if answer.get("event").is_none() {
+                return answer;
+            }
+        }
+    }
+
+    /// Every property of every object that was made by `-object`, as far as QEMU tells it.
+    pub fn objects(&mut self) -> Vec<(String, Value)> {
+        let mut told = Vec::new();
+        let listed = |answer: &Value| -> Vec<String> {
+            let entries = answer["return"].as_array().cloned().unwrap_or_default();
+            entries
+                .iter()
+                .filter_map(|entry| Some(entry["name"].as_str()?.to_owned()))
+                .collect()
+        };
+        for object in listed(&self.execute("qom-list", json!({"path": "/objects"}))) {
+            let path = format!("/objects/{object}");
+            let mut properties = listed(&self.execute("qom-list", json!({"path": path})));
+            properties.extend(["data", "rawdata", "file"].map(str::to_owned));
+            for property in properties {
+                let arguments = json!({"path": path, "property": property});
+                told.push((
+                    format!("{object}.{property}"),
+                    self.execute("qom-get", arguments),
+                ));
+            }
+        }
+        told
+    }
+
+    /// Whether the volume reads as it was written; QEMU says so on its standard output.
+    #[track_caller]
+    pub fn read_volume(&mut self) -> Value {
+        let line = "qemu-io disk \"read -P 0xa5 0 4096\"";
+        self.execute("human-monitor-command", json!({"command-line": line}))
+    }
+
+    /// Every byte that was sent or came.
+    pub fn recorded(&self) -> &[u8] {
+        &self.recorded
+    }
+
+    #[track_caller]
+    fn line(&mut self) -> Value {
+        let mut line = Vec::new();
+        self.stream.read_until(b'\n', &mut line).expect("an answer");
+        self.recorded.extend_from_slice(&line);
+        let text = String::from_utf8_lossy(&line);
+        serde_json::from_slice(&line).unwrap_or_else(|error| panic!("{error}: {text:?}"))
+    }
+}

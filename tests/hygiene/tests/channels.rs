@@ -1,0 +1,317 @@
+//! The canary on its way to a real QEMU, by every channel: in no process's arguments or environment,
+//! not in QEMU's log or its QMP, in no file; and the master key only where its channel has it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use keyhaul_hygiene::house::{collect, finish, wait, wait_until};
+use keyhaul_hygiene::process::scan_all;
+use keyhaul_hygiene::qemu::{Qmp, Volume};
+use keyhaul_hygiene::trace::{Call, Trace};
+use keyhaul_hygiene::{House, Needle, assert_clean, files, search};
+use serde_json::json;
+
+const READ: &str = "read 4096/4096 bytes";
+
+/// The one call that hands over the master key: 32 bytes into a pipe, a file or a keyring.
+fn hands_over(call: &Call) -> bool {
+    ["write", "add_key"].contains(&call.name.as_str())
+        && call.strings.last().is_some_and(|text| text.len() == 32)
+}
+
+/// The master key that a trace shows, and shows once.
+fn master_key(trace: &Trace) -> Needle {
+    let calls: Vec<&Call> = trace
+        .calls()
+        .iter()
+        .filter(|call| hands_over(call))
+        .collect();
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    Needle::new("the master key", calls[0].strings.last().expect("the key"))
+}
+
+fn furnished() -> House {
+    let house = House::new();
+    house.succeeds(&["set", "web01/root"], house.canary().bytes());
+    house.also_store_keys();
+    house
+}
+
+/// Starts a system emulator through keyhaul, talks to it, ends it, and looks everywhere.
+fn hunt(options: &[&str]) {
+    let house = furnished();
+    let volume = Volume::new(&house);
+    let (socket, log) = (house.outside().join("qmp"), house.inside().join("qemu.log"));
+    let mut line: Vec<_> = ["run"]
+        .iter()
+        .chain(options)
+        .chain(&["--"])
+        .map(Into::into)
+        .collect();
+    line.extend(volume.system(&socket, &log));
+    line.extend(["-object".into(), "secret,id=root,ref=web01/root".into()]);
+    let (mut command, file) = house.traced::<std::ffi::OsString>(&line);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("strace");
+    let stdout = collect(child.stdout.take().expect("piped"));
+    let stderr = collect(child.stderr.take().expect("piped"));
+
+    let mut qmp = Qmp::connect(&socket);
+    qmp.read_volume();
+    let told = qmp.objects();
+    let master = master_key(&Trace::read(&file).expect("a trace"));
+    let canary = house.canary();
+    assert_clean(&scan_all(&[canary, &master]));
+    let kept = || files::scan(house.inside(), &[], &[&master]).expect("readable");
+    if options.contains(&"--keep-key") {
+        assert_eq!(kept().len(), 1, "the control: a key that is kept is found");
+    } else {
+        assert!(wait_until(|| kept().is_empty()), "{:?}", kept());
+    }
+    let object = told
+        .iter()
+        .find(|(name, _)| name == "root.data")
+        .expect("a property");
+    assert!(
+        object.1["return"]
+            .as_str()
+            .is_some_and(|data| data.len() >= 64),
+        "{object:?}"
+    );
+    qmp.execute("quit", json!({}));
+    let status = wait(&mut child);
+    let (stdout, stderr) = (stdout.join().expect("read"), stderr.join().expect("read"));
+    let words = String::from_utf8_lossy(&stderr).into_owned();
+    assert!(status.success(), "{words}");
+    let shown = String::from_utf8_lossy(&stdout).into_owned();
+    assert!(
+        shown.contains(READ) && !shown.contains("failed"),
+        "{shown}{words}"
+    );
+
+    let needles = house.needles();
+    let mut needles: Vec<&Needle> = needles.iter().map(AsRef::as_ref).collect();
+    needles.push(&master);
+    let log = fs::read(&log).expect("QEMU's log");
+    assert!(
+        log.len() > 100_000,
+        "QEMU logged little: {} bytes",
+        log.len()
+    );
+    assert_clean(&search("QMP", qmp.recorded(), &needles));
+    assert_clean(&search("QEMU's log", &log, &needles));
+    assert_clean(&search("standard output", &stdout, &needles));
+    assert_clean(&search("standard error", &stderr, &needles));
+    assert_clean(
+        &Trace::read(&file)
+            .expect("a trace")
+            .scan(&needles, hands_over),
+    );
+    assert_clean(&kept());
+    house.end(&[]);
+}
+
+#[test]
+fn by_pipe() {
+    hunt(&["--channel", "pipe"]);
+}
+
+#[test]
+fn by_pipe_with_exec() {
+    hunt(&["--channel", "pipe", "--exec"]);
+}
+
+#[test]
+fn by_file() {
+    hunt(&["--channel", "file"]);
+}
+
+#[test]
+fn by_file_that_is_kept() {
+    hunt(&["--channel", "file", "--keep-key"]);
+}
+
+#[test]
+fn by_keyring() {
+    hunt(&["--channel", "keyring"]);
+}
+
+#[test]
+fn the_tools_read_the_disk_and_leave_no_trace() {
+    let house = furnished();
+    let volume = Volume::new(&house);
+    for channel in ["pipe", "file", "keyring"] {
+        let mut line: Vec<_> = ["run", "--channel", channel, "--"].map(Into::into).to_vec();
+        line.extend(volume.reader());
+        line.extend([
+            "--object".into(),
+            r#"{"qom-type":"secret","id":"root","ref":"web01/root"}"#.into(),
+        ]);
+        let done = house.succeeds(&line, b"");
+        let shown = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(shown.contains(READ) && !shown.contains("failed"), "{shown}");
+        let master = master_key(&done.trace);
+        assert_clean(&done.trace.scan(&[&master], hands_over));
+        assert_clean(&search(
+            "output",
+            &[done.stdout, done.stderr].concat(),
+            &[&master],
+        ));
+        assert_clean(&files::scan(house.inside(), &[], &[&master]).expect("readable"));
+    }
+    house.end(&[]);
+}
+
+/// Objects resolved for QMP, sent to a QEMU that runs: what goes over the wire holds no secret.
+#[test]
+fn hotplug_by_qmp_sends_ciphertext_and_a_plain_object_would_be_seen() {
+    let house = furnished();
+    let volume = Volume::new(&house);
+    let done = house.succeeds(&["resolve", "root=web01/root", "--format", "qmp"], b"");
+    let master = master_key(&done.trace);
+    let (socket, log) = (
+        house.outside().join("qmp"),
+        house.outside().join("qemu.log"),
+    );
+    let mut words = volume.system(&socket, &log);
+    let blockdev = words
+        .pop()
+        .expect("the volume")
+        .into_string()
+        .expect("JSON");
+    words.pop();
+    let mut command = Command::new(&words[0]);
+    let mut child = command
+        .args(&words[1..])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("QEMU");
+    let stdout = collect(child.stdout.take().expect("piped"));
+    let mut qmp = Qmp::connect(&socket);
+    let text = String::from_utf8(done.stdout).expect("text");
+    for line in text.lines() {
+        let mut add: serde_json::Value = serde_json::from_str(line).expect("QMP");
+        let answer = qmp.execute("object-add", add["arguments"].take());
+        assert!(answer.get("error").is_none(), "{answer}");
+    }
+    let answer = qmp.execute(
+        "blockdev-add",
+        serde_json::from_str(&blockdev).expect("JSON"),
+    );
+    assert!(answer.get("error").is_none(), "{answer}");
+    qmp.read_volume();
+    qmp.objects();
+    let log_so_far = fs::read(&log).expect("a log");
+    assert_clean(&search("QMP", qmp.recorded(), &[house.canary(), &master]));
+    assert_clean(&search(
+        "QEMU's log",
+        &log_so_far,
+        &[house.canary(), &master],
+    ));
+
+    // The control: the same secret in the clear is seen in QMP, and in the log.
+    let text = String::from_utf8_lossy(house.canary().bytes()).into_owned();
+    let plain = json!({"qom-type": "secret", "id": "plain", "data": text});
+    let sent = qmp.recorded().len();
+    qmp.execute("object-add", plain);
+    let arguments = json!({"path": "/objects/plain", "property": "data"});
+    let asked = qmp.recorded().len();
+    qmp.execute("qom-get", arguments);
+    for recorded in [&qmp.recorded()[sent..asked], &qmp.recorded()[asked..]] {
+        assert!(!search("QMP", recorded, &[house.canary()]).is_empty());
+    }
+    qmp.execute("quit", json!({}));
+    assert!(wait(&mut child).success());
+    let shown = String::from_utf8(stdout.join().expect("read")).expect("text");
+    assert!(shown.contains(READ) && !shown.contains("failed"), "{shown}");
+    let log = fs::read(&log).expect("a log");
+    assert!(!search("QEMU's log", &log, &[house.canary()]).is_empty());
+    house.end(&[]);
+}
+
+/// A key in a session keyring, for a QEMU that is started later in the same session.
+#[test]
+fn resolving_into_a_keyring_prints_ciphertext() {
+    let house = furnished();
+    let (strace, file) = house.traced(&["resolve", "web01/root", "--channel", "keyring"]);
+    let mut session = house.furnish(Command::new("keyctl"));
+    session
+        .args(["session", "-"])
+        .arg(strace.get_program())
+        .args(strace.get_args());
+    let (status, stdout, stderr) = finish(&mut session, b"");
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    let trace = Trace::read(&file).expect("a trace");
+    let master = master_key(&trace);
+    let needles = [house.canary(), &master];
+    assert_clean(&trace.scan(&needles, hands_over));
+    assert_clean(&search("standard output", &stdout, &needles));
+    assert_clean(&search("standard error", &stderr, &needles));
+    assert!(Path::new(&file).exists() && !stdout.is_empty());
+    house.end(&[]);
+}
+
+/// The program's environment is the caller's, to the byte, and it inherits nothing but the pipe.
+#[test]
+fn the_program_gets_its_callers_environment_and_one_descriptor() {
+    let house = furnished();
+    let object = ["-object", "secret,id=s,ref=web01/root"];
+    let show = "tr '\\0' '\\n' </proc/$$/environ; cd /proc/$$/fd; for fd in *; do [ $fd = 255 ] || echo fd $fd $(readlink $fd); done";
+    let script = ["bash", "-c", show, "qemu"];
+    let shown = |mut command: Command| {
+        let (status, out, words) = finish(&mut command, b"");
+        assert!(status.success(), "{}", String::from_utf8_lossy(&words));
+        let text = String::from_utf8(out).expect("text");
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let mut direct = house.furnish(Command::new(script[0]));
+    direct.args(&script[1..]).args(object);
+    let is_stream = |line: &String| {
+        ["fd 0 ", "fd 1 ", "fd 2 "]
+            .iter()
+            .any(|fd| line.starts_with(fd))
+    };
+    let without_streams = |lines: Vec<String>| -> Vec<String> {
+        assert_eq!(
+            lines.iter().filter(|line| is_stream(line)).count(),
+            3,
+            "{lines:?}"
+        );
+        lines.into_iter().filter(|line| !is_stream(line)).collect()
+    };
+    let direct = without_streams(shown(direct));
+    assert!(direct.iter().any(|line| line.starts_with("HOME=")));
+    for (channel, exec) in [
+        ("pipe", false),
+        ("pipe", true),
+        ("file", false),
+        ("keyring", false),
+    ] {
+        let exec: &[&str] = if exec { &["--exec"] } else { &[] };
+        let line = [
+            &["run", "--channel", channel][..],
+            exec,
+            &["--"],
+            &script,
+            &object,
+        ]
+        .concat();
+        let mut through = without_streams(shown(house.keyhaul(&line)));
+        if channel == "pipe" {
+            let at = through
+                .iter()
+                .position(|line| line.contains(" pipe:"))
+                .expect("the pipe");
+            through.remove(at);
+        }
+        assert_eq!(through, direct, "{channel} {exec:?}");
+    }
+    house.end(&[]);
+}
