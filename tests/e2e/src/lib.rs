@@ -17,7 +17,9 @@ mod terminal;
 mod vm;
 
 pub use certificates::Certificates;
-pub use disk::{Disk, PASSPHRASE, PATTERN, WRONG_PASSPHRASE, read_command, reads_pattern};
+pub use disk::{
+    Disk, PASSPHRASE, PATTERN, WRONG_PASSPHRASE, make_volume, read_command, reads_pattern,
+};
 pub use http::PasswordServer;
 pub use process::{Finished, LIMIT, Process, argv, children, environ, finish, finish_with, until};
 pub use programs::{keyhaul, program};

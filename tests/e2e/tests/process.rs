@@ -184,7 +184,7 @@ fn terminating_keyhaul_ends_qemu() {
 #[test]
 fn the_terminal_is_the_programs() {
     let site = Site::with_passphrases();
-    let script = "import os, signal, sys, termios\nfirst = termios.tcgetattr(0)[3]\ncount = 0\ndef caught(number, frame):\n    global count\n    count += 1\nsignal.signal(signal.SIGINT, caught)\nprint('terminals', [os.isatty(n) for n in (0, 1, 2)], 'foreground', os.tcgetpgrp(0) == os.getpgrp(), 'echo', bool(first & termios.ECHO), flush=True)\nsignal.pause()\nprint('caught', count, flush=True)\nline = sys.stdin.readline()\nprint('line', repr(line), 'caught', count, 'still')\n";
+    let script = "import os, signal, sys, termios, time\nfirst = termios.tcgetattr(0)[3]\ncount = 0\ndef caught(number, frame):\n    global count\n    count += 1\nsignal.signal(signal.SIGINT, caught)\nprint('terminals', [os.isatty(n) for n in (0, 1, 2)], 'foreground', os.tcgetpgrp(0) == os.getpgrp(), 'echo', bool(first & termios.ECHO), flush=True)\nwhile count == 0:\n    time.sleep(0.01)\nprint('caught', count, flush=True)\nline = sys.stdin.readline()\nprint('line', repr(line), 'caught', count, 'still')\n";
     let program = site.file("program.py", script);
     let program = program.to_str().expect("text");
     let runtime = site.runtime();
