@@ -58,6 +58,21 @@ fn the_exit_status_is_the_programs() {
 }
 
 #[test]
+fn an_end_right_after_the_start_is_seen() {
+    // Where it is not, one in a hundred runs waits for ever.
+    let site = Site::with_passphrases();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    finish(&mut site.run(&[], shell("exit 7"))).exits(7);
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn failures_of_keyhauls_own_are_125_and_name_the_kind() {
     let site = Site::with_passphrases();
     let run = |options: &[&str], words: &[&str]| finish(&mut site.run(options, words)).exits(125);
