@@ -15,9 +15,13 @@ const MAX_LINE: usize = 64 * 1024;
 
 /// Asks for a secret twice, without showing it.
 pub fn new_secret(what: &str) -> Outcome<SecretBytes> {
-    let mut terminal = Terminal::open()?;
+    let terminal = Terminal::open()?;
+    // Before the first question, and until after the last answer: whoever types ahead, or pastes
+    // both at once, is not shown either.
+    let quiet = Quiet::on(&terminal.0)?;
     let first = terminal.hidden(&format!("Value of {what}: "))?;
     let second = terminal.hidden("The same again: ")?;
+    drop(quiet);
     if first != second {
         return Err(Error::new(
             ErrorKind::Conflict,
@@ -30,11 +34,11 @@ pub fn new_secret(what: &str) -> Outcome<SecretBytes> {
 
 /// Asks a question that only `yes` answers.
 pub fn confirmed(question: &str) -> Outcome<bool> {
-    let mut terminal = Terminal::open()?;
+    let terminal = Terminal::open()?;
     terminal.say(&format!("{question} [yes/no] "))?;
     let mut answer = Vec::new();
     let mut byte = [0];
-    while answer.len() < 16 && terminal.0.read(&mut byte).is_ok_and(|read| read == 1) {
+    while answer.len() < 16 && (&terminal.0).read(&mut byte).is_ok_and(|read| read == 1) {
         if byte[0] == b'\n' {
             break;
         }
@@ -58,17 +62,16 @@ impl Terminal {
         Ok(Self(file))
     }
 
-    fn say(&mut self, text: &str) -> Result<()> {
-        self.0
+    fn say(&self, text: &str) -> Result<()> {
+        (&self.0)
             .write_all(text.as_bytes())
             .map_err(|error| Error::io("the terminal", error))
     }
 
-    /// A line, unseen. Keys are read one by one so that breaking off with Ctrl-C cannot leave the
+    /// A line, unseen as long as the terminal is [`Quiet`]. Keys are read one by one so that breaking off with Ctrl-C cannot leave the
     /// terminal without its echo.
-    fn hidden(&mut self, prompt: &str) -> Outcome<SecretBytes> {
+    fn hidden(&self, prompt: &str) -> Outcome<SecretBytes> {
         self.say(prompt)?;
-        let quiet = Quiet::on(&self.0)?;
         let mut line: Vec<SecretBytes> = Vec::new();
         let outcome = loop {
             let mut key = SecretBytes::init_with(1, |_| {});
@@ -90,7 +93,6 @@ impl Terminal {
                 _ => line.push(key),
             }
         };
-        drop(quiet);
         self.say("\n")?;
         outcome?;
         let mut value = SecretWriter::with_limit(MAX_LINE);

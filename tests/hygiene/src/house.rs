@@ -150,6 +150,11 @@ impl House {
         program
     }
 
+    /// Where keyhaul is to put key files: root's own folder is the system's.
+    pub fn runtime_dir(&self) -> String {
+        self.inside().join("run/keyhaul").display().to_string()
+    }
+
     /// keyhaul, as talkative as it gets.
     pub fn keyhaul<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = self.furnish(Command::new(keyhaul()));
@@ -219,6 +224,11 @@ impl House {
         let (status, stdout, stderr) = finish(&mut command, input);
         let trace = Trace::read(&file);
         let trace = trace.unwrap_or_else(|error| panic!("{error}: {}", lossy(&stderr)));
+        assert!(
+            trace.unseen().is_empty(),
+            "unseen by strace: {:?}",
+            trace.unseen()
+        );
         for path in trace.written_files() {
             let device = ["/dev/null", "/dev/tty", "/dev/full"]
                 .iter()

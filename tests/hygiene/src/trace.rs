@@ -18,6 +18,18 @@ use crate::{Find, Needle, search};
 const NOT_TRACED: &str = "read,pread64,readv,preadv,preadv2,recvfrom,recvmsg,recvmmsg,getrandom,\
     futex,poll,ppoll,epoll_wait,epoll_pwait,clock_nanosleep,mprotect,madvise,rt_sigprocmask,rt_sigaction";
 
+/// The calls that move data unseen.
+const UNSEEN: &[&str] = &[
+    "copy_file_range",
+    "io_uring_setup",
+    "memfd_create",
+    "process_vm_writev",
+    "sendfile",
+    "splice",
+    "tee",
+    "vmsplice",
+];
+
 /// What a program and its descendants called.
 #[derive(Debug, Default)]
 pub struct Trace {
@@ -37,6 +49,8 @@ pub struct Call {
     pub strings: Vec<Vec<u8>>,
     /// The file it opened to write to, where it did.
     pub opened: Option<PathBuf>,
+    /// Whether it made memory that a file or another process shares, and that can be written to.
+    pub shares_memory: bool,
 }
 
 /// `program` under strace, which writes to `file`.
@@ -101,6 +115,13 @@ impl Trace {
         finds
     }
 
+    /// Every call that moves data where strace does not see it: within the kernel, or by memory that
+    /// is shared.
+    pub fn unseen(&self) -> Vec<&Call> {
+        let unseen = |call: &&Call| UNSEEN.contains(&call.name.as_str()) || call.shares_memory;
+        self.calls.iter().filter(unseen).collect()
+    }
+
     /// Every file that was opened to be written to.
     pub fn written_files(&self) -> impl Iterator<Item = &Path> {
         self.calls.iter().filter_map(|call| call.opened.as_deref())
@@ -128,6 +149,9 @@ impl Call {
             descriptor: number.parse().ok(),
             strings: strings(arguments),
             opened: opened(name, arguments),
+            shares_memory: name == "mmap"
+                && arguments.contains("PROT_WRITE")
+                && arguments.contains("MAP_SHARED"),
         })
     }
 }
@@ -189,7 +213,7 @@ mod tests {
         assert_eq!(finds("read secret < secret || true"), []);
         for script in [
             "cat secret",
-            "cat secret > copy; rm copy",
+            "tr . , < secret > copy; rm copy",
             "/bin/echo $(cat secret)",
             "LEAK=$(cat secret) /bin/true",
             "base64 secret | cat > copy; rm copy",
@@ -199,6 +223,18 @@ mod tests {
         ] {
             assert!(!finds(script).is_empty(), "{script}");
         }
+    }
+
+    #[test]
+    fn copying_within_the_kernel_is_noticed() {
+        let needle = Needle::canary();
+        let copy = "cp --reflink=never secret copy; cat secret > copy; rm copy";
+        assert!(!traced(copy, &needle).unseen().is_empty());
+        assert!(
+            traced("tr . , < secret > copy; rm copy", &needle)
+                .unseen()
+                .is_empty()
+        );
     }
 
     #[test]
