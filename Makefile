@@ -21,10 +21,10 @@ test: setup docs fuzz ## Set up, then run every test
 	cargo test --workspace --locked
 
 bench: setup ## Measure speed and memory, as a table
-	cargo build --release --locked -p keyhaul
-	cargo run --release --locked -p keyhaul-bench
+	cargo build --release --locked -p keyhaul -p keyhaul-bench
+	target/release/keyhaul-bench
 
-docs: setup ## Build the book into docs/book
+docs: setup ## Build the book into target/book
 	scripts/docs
 
 fmt: ## Format the code
@@ -33,9 +33,8 @@ fmt: ## Format the code
 lint: ## Clippy, with warnings as errors
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-fuzz: ## Run each fuzz target for FUZZ_SECONDS
-	cargo run --locked -p keyhaul-fuzz -- $(FUZZ_SECONDS)
+fuzz: setup ## Run each fuzz target for FUZZ_SECONDS
+	scripts/fuzz $(FUZZ_SECONDS)
 
 clean: ## Remove everything built, tools included
 	cargo clean
-	rm -rf docs/book

@@ -16,11 +16,11 @@ const MAX_LINE: usize = 64 * 1024;
 /// Asks for a secret twice, without showing it.
 pub fn new_secret(what: &str) -> Outcome<SecretBytes> {
     let terminal = Terminal::open()?;
-    // Before the first question, and until after the last answer: whoever types ahead, or pastes
-    // both at once, is not shown either.
+    // Quiet before the first prompt and until after the second: who types or pastes at once is
+    // neither shown nor cut.
     let quiet = Quiet::on(&terminal.0)?;
-    let first = terminal.hidden(&format!("Value of {what}: "))?;
-    let second = terminal.hidden("The same again: ")?;
+    let first = terminal.line(&format!("Value of {what}: "))?;
+    let second = terminal.line("The same again: ")?;
     drop(quiet);
     if first != second {
         return Err(Error::new(
@@ -68,9 +68,9 @@ impl Terminal {
             .map_err(|error| Error::io("the terminal", error))
     }
 
-    /// A line, unseen as long as the terminal is [`Quiet`]. Keys are read one by one so that breaking off with Ctrl-C cannot leave the
-    /// terminal without its echo.
-    fn hidden(&self, prompt: &str) -> Outcome<SecretBytes> {
+    /// A line of a terminal that is quiet. Keys are read one by one so that breaking off with Ctrl-C
+    /// cannot leave the terminal without its echo.
+    fn line(&self, prompt: &str) -> Outcome<SecretBytes> {
         self.say(prompt)?;
         let mut line: Vec<SecretBytes> = Vec::new();
         let outcome = loop {

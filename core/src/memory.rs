@@ -391,3 +391,53 @@ const SECRET: &str = "secret:";
 fn no_secret() -> Error {
     Error::new(ErrorKind::NotFound, "no such secret")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // What the contract asks of every store, its conformance suite holds. Here is what this one
+    // chooses.
+
+    fn path() -> SecretPath {
+        SecretPath::new("web01/root-disk").expect("valid")
+    }
+
+    fn put(store: &MemoryStore, mode: PutMode) -> Result<Metadata> {
+        let value = SecretBytes::copy_from(b"hunter2");
+        let options = PutOptions::default().mode(mode);
+        futures_util::FutureExt::now_or_never(store.put(&path(), &value, &options))
+            .expect("nothing waits")
+    }
+
+    #[test]
+    fn a_version_is_never_given_twice() {
+        let store = MemoryStore::new("memory");
+        let old = put(&store, PutMode::Create).expect("put").version;
+        let delete = DeleteOptions::default();
+        let deleted = futures_util::FutureExt::now_or_never(store.delete(&path(), &delete));
+        deleted.expect("nothing waits").expect("deleted");
+        put(&store, PutMode::Create).expect("put");
+        let late = PutMode::Update(old.expect("a version"));
+        let error = put(&store, late).expect_err("meant for the old one");
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+    }
+
+    #[test]
+    fn capabilities_can_be_taken_and_not_given() {
+        let store = MemoryStore::new("memory").with_capabilities(Capability::all());
+        assert!(!store.capabilities.has(Capability::FIELDS));
+        let store = store.with_capabilities(Capability::READ | Capability::WRITE);
+        assert_eq!(store.capabilities.can, Capability::READ | Capability::WRITE);
+        let error = put(&store, PutMode::Create).expect_err("not there");
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.message().ends_with(" create"), "{error}");
+    }
+
+    #[test]
+    fn debug_names_the_store_and_no_secret() {
+        let store = MemoryStore::new("memory");
+        put(&store, PutMode::Overwrite).expect("put");
+        assert_eq!(format!("{store:?}"), "MemoryStore(\"memory\")");
+    }
+}

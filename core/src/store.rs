@@ -17,7 +17,9 @@ use crate::{Result, SecretBytes, SecretPath};
 /// # Contract
 ///
 /// **Paths** are opaque and case-sensitive: a store gives no meaning to their segments beyond
-/// `list`, and two paths that differ in a byte are two secrets.
+/// `list`, and two paths that differ in a byte are two secrets. A secret can have others below it.
+/// The root is no secret: reading it is `NotFound` or `InvalidReference`, writing it fails. A path
+/// that is too long for a store fails `InvalidReference` or `TooLarge`; none is cut short.
 ///
 /// **Values** are bytes: any, none, up to [`Capabilities::max_value`]. What was put is what comes back, to the byte.
 ///
@@ -76,7 +78,8 @@ pub trait SecretStore: fmt::Debug + Send + Sync + 'static {
     ///   leaves the old value or the new one.
     /// - [`PutMode`] says what may be there already.
     /// - The same [`IdempotencyId`] again, where the store has [`Capability::IDEMPOTENT`],
-    ///   answers as the first time did and writes nothing.
+    ///   answers as the first time did and writes nothing, although others have written since. An
+    ///   id belongs to one path; a write that was refused has not used it up.
     async fn put(
         &self,
         path: &SecretPath,
@@ -85,7 +88,7 @@ pub trait SecretStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Metadata>;
 
     /// Makes a value by `recipe` and writes it, as [`put`](Self::put) does. The value does not
-    /// come back: who may create need not be able to read.
+    /// come back: who may create need not be able to read. Needs the capability of the mode too.
     async fn generate(
         &self,
         path: &SecretPath,
@@ -95,14 +98,17 @@ pub trait SecretStore: fmt::Debug + Send + Sync + 'static {
 
     /// Deletes a secret with all its versions.
     ///
-    /// - Deleting what is not there succeeds.
+    /// - Deleting what is not there succeeds, with a version too: it may be a repetition whose
+    ///   first answer was lost.
     async fn delete(&self, path: &SecretPath, options: &DeleteOptions) -> Result<()>;
 
     /// Lists the secrets below `prefix`, a page at a time, in byte order of their paths.
     ///
     /// - A prefix with nothing below it gives an empty page, not `NotFound`.
     /// - The secret at `prefix` itself is not listed.
-    /// - Expired secrets are listed while the store keeps them.
+    /// - Expired secrets are listed while the store keeps them; folders with nothing in them are not.
+    /// - A limit of 0 and a cursor that is none of the store's are `InvalidReference`, the latter
+    ///   where the store can tell.
     async fn list(&self, prefix: &SecretPath, options: &ListOptions) -> Result<Page>;
 
     /// Reaches the store and authenticates, changes nothing and reads no value.
@@ -275,7 +281,7 @@ pub struct GetOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PutMode {
-    /// Nothing: `AlreadyExists` otherwise. An expired secret counts as there.
+    /// Nothing: `AlreadyExists` otherwise. An expired secret that the store keeps counts as there.
     Create,
     /// Anything or nothing.
     #[default]

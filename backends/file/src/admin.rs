@@ -74,8 +74,7 @@ pub fn initialise(config: &StoreConfig) -> Result<Initialised> {
     };
     refuse_under_root(&settings.identity, &settings.root)?;
     let root = Folder::make_root(&settings.root)?;
-    let _lock = Lock::acquire(&root, None)?;
-    root.sweep()?;
+    let lock = Lock::acquire(&root, None)?;
     if read_key(&root, &settings)?.is_some() {
         return Ok(Initialised {
             store_made: false,
@@ -83,7 +82,9 @@ pub fn initialise(config: &StoreConfig) -> Result<Initialised> {
             recipients: listed(&root)?,
         });
     }
-    let (_, identity_made) = make_store(&root, &settings)?;
+    lock.begin()?;
+    let identity_made = make_store(&root, &settings)?;
+    lock.done()?;
     Ok(Initialised {
         store_made: true,
         identity_made,
@@ -112,8 +113,7 @@ pub fn rewrap(
         None => settings.recipients.clone(),
     };
     let root = Folder::root(&settings.root)?.ok_or_else(|| not_made(&settings.root))?;
-    let _lock = Lock::acquire(&root, None)?;
-    root.sweep()?;
+    let lock = Lock::acquire(&root, None)?;
     let file = root.path().join(KEY_FILE);
     let wrapped = root
         .read(KEY_FILE, MAX_KEY_FILE)?
@@ -133,8 +133,10 @@ pub fn rewrap(
             "the new wrapping does not give the store key back",
         ));
     }
+    lock.begin()?;
     root.replace(KEY_FILE, &wrapped)?;
     write_list(&root, &recipients)?;
+    lock.done()?;
     let recipients = texts(&recipients);
     Ok(Rewrapped {
         identity_made,
@@ -174,8 +176,8 @@ pub fn generate_identity(path: &Path) -> Result<String> {
     Ok(Identity::load(&source)?.recipient()?.to_string())
 }
 
-/// Makes identity and store key under the lock; also whether the identity was made.
-pub(crate) fn make_store(root: &Folder, settings: &config::Encrypted) -> Result<(StoreKey, bool)> {
+/// Makes identity and store key, under the lock; whether the identity was made.
+pub(crate) fn make_store(root: &Folder, settings: &config::Encrypted) -> Result<bool> {
     // A new key would not open what is there, and look as if it were all damaged.
     if root.enter(SECRETS)?.is_some() {
         return Err(key_lost(root));
@@ -188,7 +190,7 @@ pub(crate) fn make_store(root: &Folder, settings: &config::Encrypted) -> Result<
     // The list first: a store that has a key has a list.
     write_list(root, &recipients)?;
     root.replace(KEY_FILE, &key.wrap(&recipients)?)?;
-    Ok((key, identity_made))
+    Ok(identity_made)
 }
 
 fn make_missing_identity(settings: &config::Encrypted) -> Result<bool> {

@@ -5,7 +5,7 @@ use keyhaul_core::Result;
 use crate::tree::Folder;
 
 /// Walks from a base through folders, and keeps those it is in: the next path is often beside the
-/// last, and what was made on the way has to be made durable.
+/// last, and folders that were emptied are removed on the way back.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     base: Folder,
@@ -51,15 +51,6 @@ impl Cursor {
     /// The folder it is in.
     pub(crate) fn here(&self) -> &Folder {
         self.way.last().map_or(&self.base, |(_, folder)| folder)
-    }
-
-    /// Makes everything on the way durable, the innermost first. All of it: a folder that was
-    /// there already may have been made by a writer that died before it got so far.
-    pub(crate) fn sync(&self) -> Result<()> {
-        for (_, folder) in self.way.iter().rev() {
-            folder.sync()?;
-        }
-        self.base.sync()
     }
 
     /// Removes the folders on the way that are empty, and goes back as far.

@@ -82,10 +82,11 @@ impl Encrypted {
     /// The key to write with, made where it is missing and that is allowed. Unlike a reader, a
     /// writer makes sure that the key it holds is the one in the root: what another key encrypted,
     /// nobody could open again.
-    fn key_for_writing(&self, root: &Folder) -> Result<Arc<StoreKey>> {
+    fn key_for_writing(&self, root: &Folder, lock: &Lock) -> Result<Arc<StoreKey>> {
         match self.unwrap(root)? {
             Some(key) => Ok(key),
             None if self.settings.create => {
+                lock.begin()?;
                 admin::make_store(root, &self.settings)?;
                 self.unwrap(root)?.ok_or_else(|| key_lost(root))
             }
@@ -204,9 +205,8 @@ impl Engine for Encrypted {
             }
             None => return Err(not_made(&settings.root)),
         };
-        let _lock = Lock::acquire(&root, options.request.deadline)?;
-        root.sweep()?;
-        let key = self.key_for_writing(&root)?;
+        let lock = Lock::acquire(&root, options.request.deadline)?;
+        let key = self.key_for_writing(&root, &lock)?;
         let mut cursor = Cursor::new(root.enter_or_make(SECRETS)?);
 
         let place = NAMING.place(path);
@@ -222,9 +222,7 @@ impl Engine for Encrypted {
         if let (Some(records), Some(id)) = (&there, options.idempotency)
             && let Some(meta) = records.written_under(id, &key)?
         {
-            // Whoever wrote it may have died before it was durable.
-            cursor.sync()?;
-            root.sync()?;
+            // Durable even if whoever wrote it died at once: taking the lock mended that.
             return meta.public();
         }
         let version = next_version(there.as_ref(), &key, &options.mode)?;
@@ -239,6 +237,7 @@ impl Engine for Encrypted {
             .iter()
             .flat_map(|records| records.raw(settings.keep_versions - 1));
         let bytes = meta.file(path, value, older, &key)?;
+        lock.begin()?;
         // Written before folders are made for it: a full disk then leaves nothing behind.
         let temporary = root.write_temporary(&bytes)?;
         let folder = cursor.make(&place.folders)?;
@@ -246,8 +245,8 @@ impl Engine for Encrypted {
             cursor.prune();
             return Err(error);
         }
-        cursor.sync()?;
-        root.sync()?;
+        cursor.here().sync()?;
+        lock.done()?;
         meta.public()
     }
 
@@ -258,8 +257,7 @@ impl Engine for Encrypted {
         let Some(secrets) = root.enter(SECRETS)? else {
             return Ok(());
         };
-        let _lock = Lock::acquire(&root, options.request.deadline)?;
-        root.sweep()?;
+        let lock = Lock::acquire(&root, options.request.deadline)?;
         let place = NAMING.place(path);
         let mut cursor = Cursor::new(secrets);
         if cursor.go(&place.folders)?.is_none() {
@@ -276,10 +274,11 @@ impl Engine for Encrypted {
                 return Err(conflict(current));
             }
         }
+        lock.begin()?;
         cursor.here().remove(&place.file)?;
-        cursor.here().sync()?;
         cursor.prune();
-        cursor.here().sync()
+        cursor.here().sync()?;
+        lock.done()
     }
 
     fn list(&self, prefix: &SecretPath, options: &ListOptions) -> Result<Page> {

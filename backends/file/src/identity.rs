@@ -58,6 +58,8 @@ impl Identity {
     /// Makes an identity file, readable by its owner only. One that somebody else makes at the
     /// same time wins, and is left alone.
     pub(crate) fn make(path: &Path) -> Result<bool> {
+        // The parent of a bare name would be an empty path.
+        let path = &std::path::absolute(path).map_err(|error| Error::io(path.display(), error))?;
         let (Some(folder), Some(name)) = (
             path.parent(),
             path.file_name().and_then(|name| name.to_str()),

@@ -22,8 +22,9 @@
 //!
 //! # `file+plain`: clear text
 //!
-//! `ROOT/SCOPE/NAME`, each file the bare value, as QEMU's own `file=` reads it. For moving to and
-//! from that convention. Whoever reads the disk or a backup reads the secrets.
+//! `ROOT/SCOPE/NAME`, each file the bare value, as QEMU's own `file=` reads it; deeper folders are
+//! `ROOT/SCOPE/FOLDER.d/NAME`. For moving to and from that convention. The one thing that it has no
+//! room for is a secret directly in the root that is called like a scope. Whoever reads the disk or a backup reads the secrets.
 //!
 //! # Both
 //!
@@ -47,6 +48,7 @@ mod names;
 mod plain;
 mod record;
 mod store;
+mod temporary;
 mod tree;
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Listing: a walk in byte order that stops when the page is full.
 
-use keyhaul_core::{ListOptions, Page, Result, SecretPath};
+use keyhaul_core::{Error, ErrorKind, ListOptions, Page, Result, SecretPath};
 
 use crate::cursor::Cursor;
 use crate::names::{Naming, continues};
@@ -16,12 +16,14 @@ pub(crate) fn list(
     prefix: &SecretPath,
     options: &ListOptions,
 ) -> Result<Page> {
-    let names: Vec<String> = prefix
-        .segments()
-        .flat_map(|segment| naming.folder(segment))
-        .collect();
+    if options.limit == Some(0) {
+        return Err(Error::new(
+            ErrorKind::InvalidReference,
+            "a page has at least one entry: the limit is 1 or more",
+        ));
+    }
     let mut cursor = Cursor::new(base);
-    let Some(folder) = cursor.go(&names)? else {
+    let Some(folder) = cursor.go(&naming.folders(prefix))? else {
         return Ok(Page::default());
     };
     let mut listing = Listing {
@@ -61,7 +63,8 @@ struct Item {
 impl Listing<'_> {
     /// Everything below `folder`; whether there is more than fits.
     fn walk(&mut self, folder: &Folder, at: &SecretPath) -> Result<bool> {
-        let mut items = self.items(folder)?;
+        let depth = at.segments().count();
+        let mut items = self.items(folder, depth)?;
         // As whole paths sort: what lies in folder `a` begins with `a/`, and `a-b` comes before.
         items.sort_by_cached_key(|item| {
             format!("{}{}", item.segment, if item.is_folder { "/" } else { "" })
@@ -93,7 +96,8 @@ impl Listing<'_> {
 
     /// What lies directly in `folder`; whether there is more than fits.
     fn level(&mut self, folder: &Folder, at: &SecretPath) -> Result<bool> {
-        let mut items = self.items(folder)?;
+        let depth = at.segments().count();
+        let mut items = self.items(folder, depth)?;
         items.sort_by(|a, b| (&a.segment, a.is_folder).cmp(&(&b.segment, b.is_folder)));
         let after = match self.after.strip_suffix('/') {
             Some(path) => (path, true),
@@ -107,7 +111,7 @@ impl Listing<'_> {
                 continue;
             }
             // A folder is there for what is in it; a killed writer can leave an empty one.
-            if item.is_folder && !self.holds_any(folder, &item.names)? {
+            if item.is_folder && !self.holds_any(folder, &item.names, depth + 1)? {
                 continue;
             }
             if self.is_full() {
@@ -128,30 +132,36 @@ impl Listing<'_> {
         self.page.secrets.len() + self.page.folders.len() == self.limit
     }
 
-    fn holds_any(&self, folder: &Folder, names: &[String]) -> Result<bool> {
+    fn holds_any(&self, folder: &Folder, names: &[String], depth: usize) -> Result<bool> {
         let Some(folder) = enter(folder, names)? else {
             return Ok(false);
         };
-        let items = self.items(&folder)?;
+        let items = self.items(&folder, depth)?;
         if items.iter().any(|item| !item.is_folder) {
             return Ok(true);
         }
         for item in items {
-            if self.holds_any(&folder, &item.names)? {
+            if self.holds_any(&folder, &item.names, depth + 1)? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn items(&self, folder: &Folder) -> Result<Vec<Item>> {
+    fn items(&self, folder: &Folder, depth: usize) -> Result<Vec<Item>> {
         let mut items = Vec::new();
-        self.collect(folder, &[], &mut items)?;
+        self.collect(folder, depth, &[], &mut items)?;
         Ok(items)
     }
 
     /// The items in `folder`, where a segment that began with `before` may continue.
-    fn collect(&self, folder: &Folder, before: &[String], items: &mut Vec<Item>) -> Result<()> {
+    fn collect(
+        &self,
+        folder: &Folder,
+        depth: usize,
+        before: &[String],
+        items: &mut Vec<Item>,
+    ) -> Result<()> {
         for (name, kind) in folder.entries()? {
             let mut names = before.to_vec();
             names.push(name);
@@ -162,11 +172,11 @@ impl Listing<'_> {
                 Kind::File | Kind::Link => self.naming.file_segment(&names),
                 Kind::Folder if continues(name) => {
                     if let Some(inner) = folder.enter(name)? {
-                        self.collect(&inner, &names, items)?;
+                        self.collect(&inner, depth, &names, items)?;
                     }
                     continue;
                 }
-                Kind::Folder => self.naming.folder_segment(&names),
+                Kind::Folder => self.naming.folder_segment(&names, depth),
                 Kind::Other => None,
             };
             match segment {

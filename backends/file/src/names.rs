@@ -2,7 +2,8 @@
 //!
 //! - Bytes that are not plain are percent-encoded, and so is a leading dot: hidden files are never
 //!   secrets.
-//! - A secret's file ends in `.secret`, a folder's name never does: `a` and `a/b` can both be.
+//! - In an encrypted store a secret's file ends in `.secret` and a folder never does: `a` and `a/b`
+//!   can both be. In a clear-text one files are bare, and the folders below a scope end in `.d`.
 //! - What is longer than a file name may be continues in a folder whose name ends in `%`, which no
 //!   encoded byte does.
 
@@ -11,10 +12,19 @@ use keyhaul_core::SecretPath;
 /// How a store names its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Naming {
-    /// `NAME.secret`.
+    /// `SCOPE/FOLDER/NAME.secret`.
     Marked,
-    /// `NAME`, as QEMU's users write them.
+    /// `SCOPE/FOLDER.d/NAME`: the usual `SCOPE/NAME` as QEMU's users write it. Only a scope and a
+    /// secret beside it cannot share a name.
     Bare,
+}
+
+/// What tells names of one kind from those of the other.
+struct Style {
+    /// Ends every name of this kind.
+    suffix: &'static str,
+    /// Ends no name of this kind.
+    never: &'static str,
 }
 
 /// Where a secret is: folders to go through, and a file.
@@ -26,7 +36,8 @@ pub(crate) struct Place {
 
 /// With the suffix, short of the 255 bytes that file systems allow.
 const LONGEST: usize = 240;
-const SUFFIX: &str = ".secret";
+const SECRET: &str = ".secret";
+const FOLDER: &str = ".d";
 const CONTINUED: char = '%';
 
 impl Naming {
@@ -35,53 +46,92 @@ impl Naming {
         let mut folders = Vec::new();
         let mut segments = path.segments().peekable();
         let mut file = String::new();
+        let mut depth = 0;
         while let Some(segment) = segments.next() {
             if segments.peek().is_some() {
-                folders.extend(self.folder(segment));
+                folders.extend(self.folder(segment, depth));
             } else {
                 let mut names = self.file(segment);
                 file = names.pop().unwrap_or_default();
                 folders.append(&mut names);
             }
+            depth += 1;
         }
         Place { folders, file }
     }
 
-    /// The names, one inside the other, of the folder of a segment.
-    pub(crate) fn folder(self, segment: &str) -> Vec<String> {
-        let mut encoded = encode(segment);
-        if self == Self::Marked && encoded.ends_with(SUFFIX) {
-            let dot = encoded.len() - SUFFIX.len();
-            encoded.replace_range(dot..=dot, "%2E");
-        }
-        split(encoded)
+    /// The folders of a whole path.
+    pub(crate) fn folders(self, path: &SecretPath) -> Vec<String> {
+        let segments = path.segments().enumerate();
+        segments
+            .flat_map(|(depth, segment)| self.folder(segment, depth))
+            .collect()
     }
 
-    /// The names, one inside the other, of the file of a segment.
-    fn file(self, segment: &str) -> Vec<String> {
-        let mut names = split(encode(segment));
-        if let (Self::Marked, Some(last)) = (self, names.last_mut()) {
-            last.push_str(SUFFIX);
-        }
-        names
-    }
-
-    /// The segment whose folder has these names; none where this store would not name it so.
-    pub(crate) fn folder_segment(self, names: &[String]) -> Option<String> {
-        let segment = join(names)?;
-        (self.folder(&segment) == names).then_some(segment)
+    /// The segment whose folder, this deep below the base, has these names, one inside the other;
+    /// none where this store would not name it so.
+    pub(crate) fn folder_segment(self, names: &[String], depth: usize) -> Option<String> {
+        self.folder_style(depth).segment(names)
     }
 
     /// The segment whose file has these names; none where this store would not name it so.
     pub(crate) fn file_segment(self, names: &[String]) -> Option<String> {
-        let mut names = names.to_vec();
-        let expected = names.clone();
-        if self == Self::Marked {
-            let last = names.last_mut()?;
-            *last = last.strip_suffix(SUFFIX)?.to_owned();
+        self.file_style().segment(names)
+    }
+
+    fn folder(self, segment: &str, depth: usize) -> Vec<String> {
+        self.folder_style(depth).names(segment)
+    }
+
+    fn file(self, segment: &str) -> Vec<String> {
+        self.file_style().names(segment)
+    }
+
+    fn folder_style(self, depth: usize) -> Style {
+        match (self, depth) {
+            (Self::Marked, _) => Style::new("", SECRET),
+            (Self::Bare, 0) => Style::new("", ""),
+            (Self::Bare, _) => Style::new(FOLDER, ""),
         }
-        let segment = join(&names)?;
-        (self.file(&segment) == expected).then_some(segment)
+    }
+
+    fn file_style(self) -> Style {
+        match self {
+            Self::Marked => Style::new(SECRET, ""),
+            Self::Bare => Style::new("", FOLDER),
+        }
+    }
+}
+
+impl Style {
+    const fn new(suffix: &'static str, never: &'static str) -> Self {
+        Self { suffix, never }
+    }
+
+    /// The names, one inside the other, of a segment.
+    fn names(&self, segment: &str) -> Vec<String> {
+        let mut encoded = encode(segment);
+        if !self.never.is_empty() && encoded.ends_with(self.never) {
+            let dot = encoded.len() - self.never.len();
+            encoded.replace_range(dot..=dot, "%2E");
+        }
+        let mut names = split(encoded);
+        if let Some(last) = names.last_mut() {
+            last.push_str(self.suffix);
+        }
+        names
+    }
+
+    /// The segment of these names; none where [`names`](Self::names) gives others.
+    fn segment(&self, names: &[String]) -> Option<String> {
+        let (last, before) = names.split_last()?;
+        let mut encoded = String::new();
+        for name in before {
+            encoded.push_str(name.strip_suffix(CONTINUED)?);
+        }
+        encoded.push_str(last.strip_suffix(self.suffix)?);
+        let segment = decode(&encoded)?;
+        (self.names(&segment) == names).then_some(segment)
     }
 }
 
@@ -124,16 +174,6 @@ fn split(encoded: String) -> Vec<String> {
     names
 }
 
-fn join(names: &[String]) -> Option<String> {
-    let (last, before) = names.split_last()?;
-    let mut encoded = String::new();
-    for name in before {
-        encoded.push_str(name.strip_suffix(CONTINUED)?);
-    }
-    encoded.push_str(last);
-    decode(&encoded)
-}
-
 fn decode(encoded: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(encoded.len());
     let mut rest = encoded.as_bytes();
@@ -168,11 +208,13 @@ mod tests {
         assert_eq!(place("@site/.x").file, "%2Ex.secret");
         assert_eq!(place("web 01/a%b").folders, ["web%2001"]);
         assert_eq!(place("x.secret/a").folders, ["x%2Esecret"]);
-        let bare = Naming::Bare.place(&SecretPath::new("x.secret/vnc").expect("valid"));
-        assert_eq!(
-            (bare.folders, bare.file),
-            (vec!["x.secret".to_owned()], "vnc".to_owned())
-        );
+        let bare = |path: &str| Naming::Bare.place(&SecretPath::new(path).expect("valid"));
+        let found = bare("web01.secret/vnc.pass");
+        assert_eq!(found.folders, ["web01.secret"]);
+        assert_eq!(found.file, "vnc.pass");
+        assert_eq!(bare("web01/luks/root").folders, ["web01", "luks.d"]);
+        assert_eq!(bare("web01.d/luks.d").folders, ["web01.d"]);
+        assert_eq!(bare("web01.d/luks.d").file, "luks%2Ed");
     }
 
     #[test]
@@ -194,12 +236,15 @@ mod tests {
             format!("{}ö", "b".repeat(239)),
             "ö".repeat(512),
             format!("{}.secret", "b".repeat(236)),
+            "a.d".into(),
+            "a.d.d".into(),
+            format!("{}.d", "b".repeat(239)),
         ];
         for naming in [Naming::Marked, Naming::Bare] {
             let mut seen = HashSet::new();
             for segment in &segments {
-                let (folder, file) = (naming.folder(segment), naming.file(segment));
-                assert_eq!(naming.folder_segment(&folder).as_ref(), Some(segment));
+                let (folder, file) = (naming.folder(segment, 1), naming.file(segment));
+                assert_eq!(naming.folder_segment(&folder, 1).as_ref(), Some(segment));
                 assert_eq!(naming.file_segment(&file).as_ref(), Some(segment));
                 for name in folder.iter().chain(&file) {
                     assert!(!name.is_empty() && name.len() < 255 && !name.contains(['/', '\0']));
@@ -207,9 +252,7 @@ mod tests {
                 let (_, before) = folder.split_last().expect("at least one");
                 assert!(before.iter().all(|name| continues(name)));
                 assert!(seen.insert(folder.clone()), "{segment}: folder");
-                if naming == Naming::Marked {
-                    assert!(seen.insert(file), "{segment}: file");
-                }
+                assert!(seen.insert(file), "{segment}: file");
             }
         }
     }
@@ -228,6 +271,6 @@ mod tests {
         ] {
             assert_eq!(Naming::Marked.file_segment(&[name.into()]), None, "{name}");
         }
-        assert_eq!(Naming::Marked.folder_segment(&["a.secret".into()]), None);
+        assert_eq!(Naming::Marked.folder_segment(&["a.secret".into()], 1), None);
     }
 }

@@ -87,8 +87,7 @@ impl Engine for Plain {
             Some(root) => root,
             None => Folder::make_root(&self.settings.root)?,
         };
-        let _lock = Lock::acquire(&root, options.request.deadline)?;
-        root.sweep()?;
+        let lock = Lock::acquire(&root, options.request.deadline)?;
         let mut cursor = Cursor::new(root.again()?);
         let place = NAMING.place(path);
         if options.mode == PutMode::Create
@@ -100,13 +99,15 @@ impl Engine for Plain {
                 "there is such a secret already",
             ));
         }
+        lock.begin()?;
         let temporary = root.write_temporary(value.expose())?;
         let folder = cursor.make(&place.folders)?;
         if let Err(error) = temporary.place(folder, &place.file) {
             cursor.prune();
             return Err(error);
         }
-        cursor.sync()?;
+        cursor.here().sync()?;
+        lock.done()?;
         let (_, stat) = open(&mut cursor, path)?;
         Ok(metadata(&stat))
     }
@@ -115,16 +116,15 @@ impl Engine for Plain {
         let Some(root) = self.root()? else {
             return Ok(());
         };
-        let _lock = Lock::acquire(&root, options.request.deadline)?;
-        root.sweep()?;
+        let lock = Lock::acquire(&root, options.request.deadline)?;
         let mut cursor = Cursor::new(root);
         let place = NAMING.place(path);
-        if let Some(folder) = cursor.go(&place.folders)?
-            && folder.remove(&place.file)?
-        {
-            folder.sync()?;
+        if cursor.go(&place.folders)?.is_some() {
+            lock.begin()?;
+            cursor.here().remove(&place.file)?;
             cursor.prune();
             cursor.here().sync()?;
+            lock.done()?;
         }
         Ok(())
     }

@@ -2,11 +2,11 @@
 //! for owner and mode.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use keyhaul_core::{Error, ErrorKind, Result, random};
+use keyhaul_core::{Error, ErrorKind, Result};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -23,8 +23,6 @@ const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 const PRIVATE_FOLDER: Mode = Mode::RWXU;
-const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
-const TEMPORARY: &str = ".tmp-";
 
 /// An open folder, safe to work in.
 #[derive(Debug)]
@@ -40,14 +38,6 @@ pub(crate) enum Kind {
     Folder,
     Link,
     Other,
-}
-
-/// A file that is written and not yet in its place. Removed when dropped.
-#[derive(Debug)]
-pub(crate) struct Temporary<'a> {
-    folder: &'a Folder,
-    name: String,
-    placed: bool,
 }
 
 impl Folder {
@@ -113,14 +103,15 @@ impl Folder {
         }
     }
 
-    /// The folder `name` in this one, made where there is none.
+    /// The folder `name` in this one, made where there is none, durably.
     pub(crate) fn enter_or_make(&self, name: &str) -> Result<Self> {
         if let Some(folder) = self.enter(name)? {
             return Ok(folder);
         }
         let path = self.path.join(name);
         match rustix::fs::mkdirat(&self.fd, name, PRIVATE_FOLDER) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            Ok(()) => self.sync()?,
+            Err(Errno::EXIST) => {}
             Err(error) => return Err(io_error("making the folder", &path, error)),
         }
         self.enter(name)?.ok_or_else(|| {
@@ -180,52 +171,14 @@ impl Folder {
         ))
     }
 
-    /// Opens the file `name` for locking, made where there is none.
-    pub(crate) fn open_lock(&self, name: &str) -> Result<OwnedFd> {
+    /// Opens the file `name` for locking, made with `mode` where there is none.
+    pub(crate) fn open_lock(&self, name: &str, mode: Mode) -> Result<OwnedFd> {
         let path = self.path.join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, name, flags, PRIVATE_FILE).map_err(|error| match error {
+        rustix::fs::openat(&self.fd, name, flags, mode).map_err(|error| match error {
             Errno::LOOP => link(&path),
             error => io_error("locking", &path, error),
         })
-    }
-
-    /// Writes `bytes` durably to a temporary file in this folder. Not secret in an encrypted
-    /// store; in a clear-text one the file is the secret's next home.
-    pub(crate) fn write_temporary(&self, bytes: &[u8]) -> Result<Temporary<'_>> {
-        let name = format!("{TEMPORARY}{}", random::hex(8)?);
-        let path = self.path.join(&name);
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, name.as_str(), flags, PRIVATE_FILE)
-            .map_err(|error| io_error("writing", &path, error))?;
-        let temporary = Temporary {
-            folder: self,
-            name,
-            placed: false,
-        };
-        let mut file = File::from(fd);
-        file.write_all(bytes)
-            .and_then(|()| file.sync_all())
-            .map_err(|error| io_error("writing", &path, error))?;
-        Ok(temporary)
-    }
-
-    /// Replaces the file `name` in this folder, durably.
-    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.write_temporary(bytes)?.place(self, name)?;
-        self.sync()
-    }
-
-    /// Removes what killed writers left. Only for the holder of the lock: nobody else is writing.
-    pub(crate) fn sweep(&self) -> Result<()> {
-        for (name, kind) in self.entries()? {
-            if kind == Kind::File && name.starts_with(TEMPORARY) {
-                tracing::debug!(file = %self.path.join(&name).display(), "removing what a killed writer left");
-                self.remove(&name)?;
-            }
-        }
-        Ok(())
     }
 
     /// Removes the file or link `name`; whether there was one.
@@ -274,6 +227,11 @@ impl Folder {
         Ok(entries)
     }
 
+    /// The open folder itself, for what [`temporary`](crate::temporary) does in it.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// Where this folder is, for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -302,58 +260,6 @@ impl Kind {
             FileType::Directory => Self::Folder,
             FileType::Symlink => Self::Link,
             _ => Self::Other,
-        }
-    }
-}
-
-impl Temporary<'_> {
-    /// Moves the file to its place, over what is there. Durable once `folder` is synced.
-    pub(crate) fn place(mut self, folder: &Folder, name: &str) -> Result<()> {
-        match rustix::fs::renameat(&self.folder.fd, self.name.as_str(), &folder.fd, name) {
-            Ok(()) => {
-                self.placed = true;
-                Ok(())
-            }
-            Err(Errno::ISDIR) => Err(Error::new(
-                ErrorKind::InvalidReference,
-                format!("{} is a folder", folder.path.join(name).display()),
-            )
-            .with_advice("choose a name that no other secret lies below")),
-            Err(error) => Err(io_error("writing", &folder.path.join(name), error)),
-        }
-    }
-
-    /// Moves the file to its place in the same folder; whether the place was free.
-    pub(crate) fn place_new(mut self, name: &str) -> Result<bool> {
-        use rustix::fs::RenameFlags;
-        let folder = &self.folder;
-        let from = self.name.as_str();
-        let moved =
-            rustix::fs::renameat_with(&folder.fd, from, &folder.fd, name, RenameFlags::NOREPLACE);
-        let done = match moved {
-            Ok(()) => {
-                self.placed = true;
-                Ok(())
-            }
-            // NFS and others cannot: a second name does the same, and the first goes with `self`.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                rustix::fs::linkat(&folder.fd, from, &folder.fd, name, AtFlags::empty())
-            }
-            Err(error) => Err(error),
-        };
-        match done {
-            Ok(()) => Ok(true),
-            Err(Errno::EXIST) => Ok(false),
-            Err(error) => Err(io_error("writing", &folder.path.join(name), error)),
-        }
-    }
-}
-
-impl Drop for Temporary<'_> {
-    fn drop(&mut self) {
-        if !self.placed {
-            // What cannot be removed now is swept by the next writer.
-            let _ = rustix::fs::unlinkat(&self.folder.fd, self.name.as_str(), AtFlags::empty());
         }
     }
 }

@@ -257,7 +257,7 @@ impl OpenChannel {
     fn open(arguments: &Arguments, master: &MasterKey, owner: Option<Owner>) -> Result<Self> {
         Ok(match arguments.channel {
             Channel::Pipe => Self::Pipe(PipeChannel::open(master, owner)?),
-            Channel::Keyring => Self::Keyring(KeyringChannel::create(master, owner)?),
+            Channel::Keyring => Self::Keyring(KeyringChannel::create(master)?),
             Channel::File => {
                 let runtime = RuntimeDir::open(arguments.runtime_dir.as_deref())?;
                 super::resolve::sweep(&runtime);

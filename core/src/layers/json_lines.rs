@@ -117,3 +117,152 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
         error,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::time::{Duration, SystemTime};
+    use std::{fs, thread};
+
+    use serde_json::Value;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::Operation;
+    use crate::layers::AuditEvent;
+
+    fn record(path: &str) -> AuditRecord<'_> {
+        AuditRecord {
+            time: SystemTime::UNIX_EPOCH + Duration::from_micros(1_000_000_000_000_001),
+            event: AuditEvent::End,
+            request: "req-1",
+            actor: "uid:0",
+            operation: Operation::Get,
+            store: "site",
+            path: Some(path),
+            outcome: Some("ok"),
+            duration: Some(Duration::from_nanos(12_345_678)),
+        }
+    }
+
+    fn folder() -> (TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("audit.jsonl");
+        (folder, file)
+    }
+
+    #[test]
+    fn a_line_is_json_with_its_time_in_utc() {
+        let (_folder, file) = folder();
+        let sink = JsonLinesSink::open(&file).expect("opened");
+        sink.record(&record("a \"quoted\" path")).expect("written");
+        // 10^9 seconds after the epoch, as `date -u -d @1000000000` tells it.
+        let expected = concat!(
+            r#"{"time":"2001-09-09T01:46:40.000001Z","event":"end","request":"req-1","#,
+            r#""actor":"uid:0","operation":"get","store":"site","path":"a \"quoted\" path","#,
+            r#""outcome":"ok","duration_us":12345}"#,
+            "\n"
+        );
+        assert_eq!(fs::read_to_string(&file).expect("read"), expected);
+    }
+
+    #[test]
+    fn a_file_that_others_could_read_write_or_replace_is_refused() {
+        let (folder, file) = folder();
+        for mode in [0o640, 0o604, 0o620, 0o602, 0o644] {
+            fs::write(&file, "").expect("written");
+            fs::set_permissions(&file, PermissionsExt::from_mode(mode)).expect("mode");
+            let error = JsonLinesSink::open(&file).expect_err("open to others");
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            assert!(
+                error
+                    .advice()
+                    .is_some_and(|advice| advice.starts_with("chmod 0600 "))
+            );
+        }
+        // The control: the same file, private.
+        fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("mode");
+        JsonLinesSink::open(&file).expect("private");
+
+        let link = folder.path().join("link");
+        symlink(&file, &link).expect("link");
+        let error = JsonLinesSink::open(&link).expect_err("a link");
+        assert!(error.message().contains("symbolic link"), "{error}");
+
+        let pipe = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).expect("pipe");
+        let error = JsonLinesSink::open(&pipe).expect_err("a pipe");
+        assert!(error.message().contains("no regular file"), "{error}");
+
+        let error = JsonLinesSink::open(folder.path().join("no/such/folder")).expect_err("nowhere");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    }
+
+    /// Each thread opens the file anew, as a process of its own would.
+    #[test]
+    fn writers_that_share_a_file_do_not_mix_their_lines() {
+        let (_folder, file) = folder();
+        let long = "p".repeat(1000);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let sink = JsonLinesSink::open(&file).expect("opened");
+                    for _ in 0..200 {
+                        sink.record(&record(&long)).expect("written");
+                    }
+                });
+            }
+        });
+        let text = fs::read_to_string(&file).expect("read");
+        let whole = |line: &str| {
+            let line: Value = serde_json::from_str(line).expect("JSON");
+            assert_eq!(line["path"], long);
+        };
+        assert_eq!(text.lines().map(whole).count(), 8 * 200);
+    }
+
+    #[test]
+    fn half_a_line_of_a_process_that_died_swallows_no_record() {
+        let (_folder, file) = folder();
+        fs::write(&file, r#"{"time":"2001-"#).expect("written");
+        fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("mode");
+        let sink = JsonLinesSink::open(&file).expect("opened");
+        sink.record(&record("a")).expect("written");
+        sink.record(&record("b")).expect("written");
+        let text = fs::read_to_string(&file).expect("read");
+        let whole = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).is_ok());
+        assert_eq!(whole.collect::<Vec<_>>(), [false, true, true]);
+    }
+
+    /// A pipe that nobody empties takes a part of a long line, as a disk without room does.
+    #[test]
+    fn a_line_that_does_not_fit_is_an_error_and_swallows_no_record() {
+        let (read, write) = std::io::pipe().expect("pipe");
+        rustix::io::ioctl_fionbio(&write, true).expect("no waiting");
+        let sink = JsonLinesSink {
+            path: "pipe".into(),
+            file: File::from(OwnedFd::from(write)),
+            torn: AtomicBool::new(false),
+        };
+        let error = sink
+            .record(&record(&"p".repeat(200_000)))
+            .expect_err("no room");
+        assert_eq!(error.kind(), ErrorKind::StorageFull);
+        let error = sink.record(&record("a")).expect_err("no room at all");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+
+        let reader = thread::spawn(|| std::io::read_to_string(read).expect("UTF-8"));
+        while sink.record(&record("b")).is_err() {
+            thread::yield_now();
+        }
+        drop(sink);
+        let text = reader.join().expect("read");
+        let last = text.lines().last().expect("a line");
+        let last: Value = serde_json::from_str(last).expect("a line of its own");
+        assert_eq!(last["path"], "b");
+    }
+}

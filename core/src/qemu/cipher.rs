@@ -5,6 +5,8 @@
 
 use aes::Aes256Enc;
 use base64ct::{Base64, Encoding};
+use cbc::cipher::array::Array;
+use cbc::cipher::consts::U16;
 use cbc::cipher::{BlockModeEncrypt, KeyIvInit};
 
 use super::MasterKey;
@@ -13,7 +15,7 @@ use crate::{Error, ErrorKind, Result};
 /// The block length of AES, and so of the IV.
 pub const BLOCK: usize = 16;
 
-type Block = cbc::cipher::array::Array<u8, cbc::cipher::consts::U16>;
+type Block = Array<u8, U16>;
 
 /// A secret as QEMU takes it: the IV and whole blocks. No secret without the master key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,13 +63,18 @@ pub(crate) fn encrypt_with_iv(
 ) -> Result<Vec<u8>> {
     let mut cipher = cbc::Encryptor::<Aes256Enc>::new_from_slices(master.expose(), iv)
         .map_err(|error| Error::new(ErrorKind::Internal, "AES-256-CBC").with_source(error))?;
-    let padding = BLOCK - plaintext.len() % BLOCK;
-    // The one copy of the plaintext: made at its final size, and overwritten by its ciphertext.
-    let mut data = Vec::with_capacity(plaintext.len() + padding);
-    data.extend_from_slice(plaintext);
-    data.resize(plaintext.len() + padding, padding as u8);
+    let (whole, rest) = Block::slice_as_chunks(plaintext);
+    let mut data = vec![0; (whole.len() + 1) * BLOCK];
     let (blocks, _) = Block::slice_as_chunks_mut(&mut data);
-    cipher.encrypt_blocks(blocks);
+    let (encrypted, last) = blocks.split_at_mut(whole.len());
+    // From one buffer into the other: no copy of the plaintext is made, but of its last block,
+    // which its ciphertext overwrites.
+    cipher
+        .encrypt_blocks_b2b(whole, encrypted)
+        .map_err(|error| Error::new(ErrorKind::Internal, "AES-256-CBC").with_source(error))?;
+    last[0].fill((BLOCK - rest.len()) as u8);
+    last[0][..rest.len()].copy_from_slice(rest);
+    cipher.encrypt_blocks(last);
     Ok(data)
 }
 

@@ -1,7 +1,7 @@
 //! QEMU: master keys, `secret` objects, and the command line that names them.
 //!
-//! QEMU knows a secret as an object whose data may be AES-256-CBC ciphertext under another secret, the
-//! master key. keyhaul makes a [`MasterKey`] for one QEMU process, hands it over through a
+//! QEMU knows a secret as an object whose data may be AES-256-CBC ciphertext under another secret,
+//! the master key. keyhaul makes a [`MasterKey`] for one QEMU process, hands it over through a
 //! [`channel`], and puts nothing but ciphertext into arguments.
 //!
 //! - [`cipher`]: the encryption that QEMU undoes.

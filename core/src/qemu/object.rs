@@ -8,7 +8,8 @@ use super::option::escape;
 use super::{Ciphertext, KeySource};
 use crate::{Error, ErrorKind, Result};
 
-/// The longest word of a command line: the kernel's `MAX_ARG_STRLEN` of 32 pages of 4 KiB, without the closing NUL.
+/// The longest word of a command line: the kernel's `MAX_ARG_STRLEN` of 32 pages of 4 KiB, without
+/// the closing NUL.
 pub const MAX_WORD: usize = 128 * 1024 - 1;
 /// The longest line of a `-readconfig` file, its newline included: what QEMU's buffer holds.
 pub const MAX_CONFIG_LINE: usize = 1023;
@@ -204,7 +205,7 @@ pub(super) enum Property<'a> {
 use Property::{Number, Text};
 
 impl Property<'_> {
-    /// Adds `,key=value`.
+    /// Adds `key=value`.
     pub(super) fn write_pair(&self, key: &str, text: &mut String) {
         text.push_str(key);
         text.push('=');

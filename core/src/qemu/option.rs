@@ -1,11 +1,12 @@
 //! QEMU's `key=value,…` syntax, and its other spelling as JSON.
 //!
 //! Two parsers of QEMU share it: `keyval` (`-object`, `-blockdev`), where a key may have dots, and
-//! `QemuOpts` (`-drive`, `-vnc`, `-spice`, `-iscsi`, `--image-opts`), where a key without `=` is a flag.
-//! In both, the first value may lack its key, a comma in a value is doubled, and the last of
+//! `QemuOpts` (`-drive`, `-vnc`, `-spice`, `-iscsi`, `--image-opts`), where a key without `=` is a
+//! flag. In both, the first value may lack its key, a comma in a value is doubled, and the last of
 //! several equal keys wins.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 
 use serde_json::Value;
@@ -94,7 +95,7 @@ fn value(text: &[u8]) -> (Cow<'_, [u8]>, usize) {
 }
 
 /// An option's keys and values, with dots for nesting: what `key=value` and JSON have in common.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Options(Vec<(String, String)>);
 
 impl Options {
@@ -173,6 +174,15 @@ impl Options {
     /// Adds all of `other`.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
+    }
+}
+
+impl fmt::Debug for Options {
+    /// The keys. A value may be a password that somebody wrote in the clear.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.iter().map(|(key, _)| key))
+            .finish()
     }
 }
 

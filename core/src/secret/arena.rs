@@ -1,6 +1,6 @@
 //! The locked memory that secret bytes live in.
 //!
-//! One region of 64 KiB is mapped when the first secret is made, locked, left out of core dumps and
+//! One region of 16 KiB is mapped when the first secret is made, locked, left out of core dumps and
 //! wiped in forked children; further regions follow as needed. Blocks are multiples of 32 bytes,
 //! found first-fit in a bitmap. A secret too large for that gets a mapping of its own. Locking is best
 //! effort: where `RLIMIT_MEMLOCK` is used up, the memory works all the same and
@@ -17,7 +17,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::wipe;
 
-const REGION: usize = 64 * 1024;
+const REGION: usize = 16 * 1024;
 const GRANULE: usize = 32;
 const GRANULES: usize = REGION / GRANULE;
 /// Above this, a secret gets a mapping of its own.

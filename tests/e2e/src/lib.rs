@@ -1,1 +1,29 @@
-//! keyhaul on real QEMU.
+//! keyhaul on real QEMU: what the tests in `tests/` stand on.
+//!
+//! Nothing here is keyhaul's own code: the tests use the program that a person uses, and judge it
+//! by what QEMU, the kernel and other programs say. Every wait has a limit, every process that is
+//! started is ended, and a program that is missing fails the test with the command that installs it.
+
+mod certificates;
+mod daemon;
+mod disk;
+mod http;
+mod process;
+mod programs;
+mod qmp;
+mod rfb;
+mod site;
+mod terminal;
+mod vm;
+
+pub use certificates::Certificates;
+pub use daemon::Daemon;
+pub use disk::{Disk, PASSPHRASE, PATTERN, WRONG_PASSPHRASE, read_command, reads_pattern};
+pub use http::PasswordServer;
+pub use process::{Finished, LIMIT, Process, argv, children, environ, finish, finish_with, until};
+pub use programs::{keyhaul, program};
+pub use qmp::Qmp;
+pub use rfb::vnc_login;
+pub use site::Site;
+pub use terminal::{AtTerminal, Step, at_terminal};
+pub use vm::Vm;

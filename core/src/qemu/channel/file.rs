@@ -17,8 +17,8 @@ use crate::{Error, ErrorKind, Result};
 /// killed keyhaul, and is [swept](super::sweep). How the file ends:
 ///
 /// - dropped or [removed](Self::remove): at once, as when QEMU [has read it](Self::watch);
-/// - [made to live with QEMU](Self::make_lock_inheritable) and [settled](Self::settle): it stays while a
-///   process holds the lock it inherited, which `-daemonize` keeps and death frees;
+/// - [made to live with QEMU](Self::make_lock_inheritable) and [settled](Self::settle): it stays
+///   while a process holds the lock it inherited, which `-daemonize` keeps and death frees;
 /// - [left](Self::leave): until it is [released](release). Without its lock, no sweep touches it.
 #[derive(Debug)]
 pub struct FileChannel {

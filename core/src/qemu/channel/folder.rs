@@ -1,5 +1,5 @@
-//! One key's private folder: what it is called, what may lie in it, who holds its lock, and how it is
-//! removed without ever following a path.
+//! One key's private folder: what it is called, what may lie in it, who holds its lock, and how it
+//! is removed without ever following a path.
 
 use std::os::fd::{AsFd, OwnedFd};
 

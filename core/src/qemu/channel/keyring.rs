@@ -4,8 +4,8 @@ use linux_keyutils::{
     Key, KeyError, KeyPermissionsBuilder, KeyRing, KeyRingIdentifier, KeySerialId, Permission,
 };
 
+use super::KeySource;
 use super::session::join_fresh_session;
-use super::{KeySource, Owner};
 use crate::qemu::MasterKey;
 use crate::{Error, ErrorKind, Result};
 
@@ -29,16 +29,16 @@ pub struct KeyringChannel {
 impl KeyringChannel {
     /// Puts the key into a new session keyring.
     ///
-    /// **The session belongs to the calling thread** and to what it starts: QEMU must be started from
-    /// this thread, which must also drop the channel. The user keyring is linked into the
+    /// **The session belongs to the calling thread** and to what it starts: QEMU must be started
+    /// from this thread, which must also drop the channel. The user keyring is linked into the
     /// new session, so that what lives there is still found.
     ///
-    /// The `owner` gets no rights on the key and needs none: possession survives a change of user.
+    /// It is the same for every user that QEMU may run as: possession survives a change of user.
     ///
     /// # Errors
-    /// `StorageFull` where the user's quota of keys is used up, `Unsupported` where the kernel or a container's
-    /// filter has no keyrings.
-    pub fn create(master: &MasterKey, _owner: Option<Owner>) -> Result<Self> {
+    /// `StorageFull` where the user's quota of keys is used up, `Unsupported` where the kernel or
+    /// a container's filter has no keyrings.
+    pub fn create(master: &MasterKey) -> Result<Self> {
         join_fresh_session().map_err(|error| {
             Error::new(
                 ErrorKind::Unsupported,
@@ -138,7 +138,8 @@ pub fn release_serial(serial: i32) -> Result<()> {
     take_away(key, ring).map_err(failed)
 }
 
-/// Invalidating ends the key at once for everybody. Unlinking is what is left where that is refused.
+/// Invalidating ends the key at once for everybody. Unlinking is what is left where that is
+/// refused.
 fn take_away(key: Key, ring: KeyRing) -> Result<(), KeyError> {
     key.invalidate().or_else(|_| ring.unlink_key(key))
 }

@@ -65,8 +65,8 @@ impl PipeChannel {
         KeySource::File(format!("/dev/fd/{}", self.fd()))
     }
 
-    /// Whether the key is still in the pipe. After QEMU has ended, this means that it never came to the
-    /// pipe: a wrapper in between closed it.
+    /// Whether the key is still in the pipe. After QEMU has ended, this means that it never came
+    /// to the pipe: a wrapper in between closed it.
     pub fn is_unread(&self) -> bool {
         rustix::io::ioctl_fionread(&self.read).is_ok_and(|bytes| bytes > 0)
     }

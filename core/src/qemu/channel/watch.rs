@@ -8,8 +8,8 @@ use crate::{Error, Result};
 
 /// Tells when a file has been read and closed: the moment from which the key file is not needed.
 ///
-/// Its descriptor becomes readable when there is something to ask [`was_read`](Self::was_read) about, so
-/// that a caller can wait for it beside a child process, with a limit.
+/// Its descriptor becomes readable when there is something to ask [`was_read`](Self::was_read)
+/// about, so that a caller can wait for it beside a child process, with a limit.
 #[derive(Debug)]
 pub struct ReadWatch {
     queue: OwnedFd,
@@ -21,7 +21,8 @@ impl ReadWatch {
     /// Watches `file`, from now on.
     ///
     /// # Errors
-    /// `Unavailable` where the user's share of watches (`fs.inotify.max_user_instances`) is used up.
+    /// `Unavailable` where the user's share of watches (`fs.inotify.max_user_instances`) is used
+    /// up.
     pub(super) fn new(file: &Path) -> Result<Self> {
         let failed = |error: rustix::io::Errno| {
             Error::io("watching the key file", error.into())

@@ -62,14 +62,10 @@ pub fn check(consumer: Consumer, value: &SecretBytes) -> Vec<Finding> {
         found.text(bytes);
     }
     match consumer {
-        Consumer::CurlCookie => {
-            if bytes.ends_with(b"\n") {
-                found.error(
-                    "it ends in a newline, which breaks the HTTP header",
-                    "store it without, or set `encoding = \"text\"` in its route",
-                );
-            }
-        }
+        Consumer::CurlCookie if bytes.ends_with(b"\n") => found.error(
+            "it ends in a newline, which breaks the HTTP header",
+            "store it without, or set `encoding = \"text\"` in its route",
+        ),
         Consumer::Iscsi if bytes.len() > ISCSI_BYTES => found.error(
             "it has more than 255 bytes, which targets refuse",
             "set a shorter CHAP secret on the target and in the store",

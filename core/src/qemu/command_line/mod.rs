@@ -67,7 +67,6 @@ pub struct RefObject {
 }
 
 /// A command that starts QEMU, understood as far as secrets go.
-#[derive(Debug)]
 pub struct CommandLine {
     words: Vec<OsString>,
     program: Program,
@@ -141,8 +140,8 @@ impl CommandLine {
     /// before the first of them. An object keeps its form and its other properties.
     ///
     /// # Errors
-    /// `TooLarge` where an object would be longer than an argument can be; `Internal` where a reference
-    /// has no secret.
+    /// `TooLarge` where an object would be longer than an argument can be; `Internal` where a
+    /// reference has no secret.
     pub fn rewrite(
         &self,
         source: &KeySource,
@@ -198,6 +197,18 @@ impl CommandLine {
     }
 }
 
+impl fmt::Debug for CommandLine {
+    /// What was understood, not the words: one may be a password in the clear.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommandLine")
+            .field("program", &self.program)
+            .field("references", &self.references)
+            .field("consumers", &self.consumers)
+            .field("findings", &self.findings)
+            .finish_non_exhaustive()
+    }
+}
+
 fn joined(properties: &[(&'static str, Property<'_>)]) -> String {
     let mut text = String::with_capacity(256);
     for (key, value) in properties {
@@ -241,5 +252,7 @@ fn fresh_id(words: &[OsString]) -> Result<String> {
     }
 }
 
+#[cfg(test)]
+mod consumer_tests;
 #[cfg(test)]
 mod tests;

@@ -94,10 +94,10 @@ async fn create_again(ground: Ground) -> Outcome {
         .put(&path, &value, &creating())
         .await
         .succeeds("put")?;
-    let again = ground.put(&path, &ground.canary(), &creating()).await;
-    again.fails(ErrorKind::AlreadyExists, "put as Create again")?;
     let identical = ground.put(&path, &value, &creating()).await;
     identical.fails(ErrorKind::AlreadyExists, "put as Create of the same value")?;
+    let other = ground.put(&path, &ground.canary(), &creating()).await;
+    other.fails(ErrorKind::AlreadyExists, "put as Create of another value")?;
     ground.still(&path, Some(&value), "a refused Create").await
 }
 

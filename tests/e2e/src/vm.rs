@@ -1,0 +1,167 @@
+//! Running VMs, started through keyhaul or without it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::process::end_of;
+use crate::{Disk, LIMIT, Process, Qmp, Site, program, reads_pattern, until};
+
+/// A running QEMU without a guest, and the process that started it.
+#[derive(Debug)]
+pub struct Vm {
+    starter: Child,
+    shown: String,
+    log: PathBuf,
+    nbd: PathBuf,
+    qemu: Process,
+    exports: usize,
+    /// Its monitor.
+    pub qmp: Qmp,
+}
+
+impl Vm {
+    /// The words of a QEMU without a guest, with these arguments added. Its monitor and its files
+    /// are in the site's `vm` folder.
+    pub fn words(site: &Site, arguments: &[&str]) -> Vec<String> {
+        drop(program("qemu-system-x86_64"));
+        let socket = site.path("vm/qmp");
+        let pid_file = site.path("vm/pid");
+        let mut words: Vec<String> = [
+            "qemu-system-x86_64",
+            "-M",
+            "none",
+            "-S",
+            "-display",
+            "none",
+            "-nodefaults",
+            "-pidfile",
+            pid_file.to_str().expect("text"),
+            "-qmp",
+            &format!("unix:{},server=on,wait=off", socket.display()),
+        ]
+        .map(str::to_owned)
+        .into();
+        words.extend(arguments.iter().map(|word| (*word).to_owned()));
+        words
+    }
+
+    /// Starts one through `keyhaul run` with options of its own.
+    #[track_caller]
+    pub fn start(site: &Site, options: &[&str], arguments: &[&str]) -> Self {
+        let command = site.run(options, Self::words(site, arguments));
+        Self::of(site, command)
+    }
+
+    /// The VM that a command starts, once its monitor answers.
+    #[track_caller]
+    pub fn of(site: &Site, mut command: Command) -> Self {
+        let shown = format!("{command:?}");
+        let log = site.path("vm/log");
+        let socket = site.path("vm/qmp");
+        for old in [&socket, &site.path("vm/pid"), &site.path("vm/nbd")] {
+            let _ = fs::remove_file(old);
+        }
+        let out = File::create(&log).expect("made");
+        let mut starter = command
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().expect("copied"))
+            .stderr(out)
+            .spawn()
+            .expect("started");
+        let qmp = until("QEMU's monitor", || {
+            let ended = starter.try_wait().expect("a child");
+            if let Some(status) = ended.filter(|status| !status.success()) {
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                panic!("{status}: {shown}\n{said}");
+            }
+            Qmp::connect(&socket)
+        });
+        let pid = fs::read_to_string(site.path("vm/pid")).expect("QEMU's pid");
+        let pid = pid.trim().parse().expect("a number");
+        Self {
+            starter,
+            shown,
+            log,
+            nbd: site.path("vm/nbd"),
+            qemu: Process::of(pid).expect("QEMU runs"),
+            exports: 0,
+            qmp,
+        }
+    }
+
+    /// The process that is QEMU.
+    pub fn qemu(&self) -> &Process {
+        &self.qemu
+    }
+
+    /// The process that was started: keyhaul, unless it became QEMU.
+    pub fn starter(&mut self) -> &mut Child {
+        &mut self.starter
+    }
+
+    /// All that keyhaul and QEMU have said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("the log")
+    }
+
+    /// Opens a disk with a secret object and reads the pattern from it. `Err` is QEMU's own word
+    /// for why it cannot be opened.
+    #[track_caller]
+    pub fn read_disk(&mut self, disk: Disk, path: &Path, secret_id: &str) -> Result<(), String> {
+        let node = format!("node{}", self.exports);
+        let device = disk.blockdev(path, secret_id, &node);
+        self.qmp.call("blockdev-add", device)?;
+        assert!(self.reads_node(&node), "opened, and not the pattern");
+        Ok(())
+    }
+
+    /// Whether the pattern is read from a block device of this VM.
+    #[track_caller]
+    pub fn reads_node(&mut self, node: &str) -> bool {
+        if self.exports == 0 {
+            let address = json!({"addr": {"type": "unix", "data": {"path": self.nbd}}});
+            self.qmp.call("nbd-server-start", address).expect("NBD");
+        }
+        self.exports += 1;
+        let export = format!("export{}", self.exports);
+        let arguments = json!({"type": "nbd", "id": export, "node-name": node, "name": export});
+        self.qmp
+            .call("block-export-add", arguments)
+            .expect("exported");
+        reads_pattern(&self.nbd, &export)
+    }
+
+    /// Asserts that the secret `right` opens a disk and the secret `wrong` does not.
+    #[track_caller]
+    pub fn tells_right_from_wrong(&mut self, disk: Disk, path: &Path) {
+        self.read_disk(disk, path, "right")
+            .expect("the right secret");
+        let refused = self
+            .read_disk(disk, path, "wrong")
+            .expect_err("a wrong secret");
+        assert!(refused.contains("Invalid password"), "{refused}");
+    }
+
+    /// Asks QEMU to end, and gives how the process that was started ended.
+    #[track_caller]
+    pub fn quit(&mut self) -> ExitStatus {
+        self.qmp.call("quit", json!({})).expect("quits");
+        assert!(self.qemu.ends_within(LIMIT), "QEMU did not quit");
+        end_of(&mut self.starter, &self.shown)
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.qemu.signal(Signal::KILL);
+        let starter = Process::of(self.starter.id());
+        if starter.is_some_and(|starter| !starter.ends_within(LIMIT)) {
+            let _ = self.starter.kill();
+        }
+        let _ = self.starter.wait();
+    }
+}
