@@ -45,7 +45,8 @@ fn hunt(options: &[&str]) {
     let house = furnished();
     let volume = Volume::new(&house);
     let (socket, log) = (house.outside().join("qmp"), house.inside().join("qemu.log"));
-    let mut line: Vec<_> = ["run"]
+    let runtime_dir = house.runtime_dir();
+    let mut line: Vec<_> = ["run", "--runtime-dir", &runtime_dir]
         .iter()
         .chain(options)
         .chain(&["--"])
