@@ -11,7 +11,7 @@ use keyhaul_core::qemu::command_line::{
     CommandLine, Finding, Place, Severity, check, check_expiry,
 };
 use keyhaul_core::qemu::{KeySource, MasterKey, Owner, encrypt};
-use keyhaul_core::{Error, ErrorKind, Reference, Result, Secret};
+use keyhaul_core::{Error, ErrorKind, Reference, Result, Secret, wiping_stack};
 use nix::sys::signal::SigSet;
 
 use crate::app::Global;
@@ -179,16 +179,8 @@ fn launch(
     let (channel, words) = if secrets.is_empty() {
         (OpenChannel::Unused, arguments.words.clone())
     } else {
-        let master = MasterKey::generate()?;
-        let mut encrypted = Vec::with_capacity(secrets.len());
-        for (object, secret) in line.references().iter().zip(&secrets) {
-            encrypted.push((object.id.clone(), encrypt(&master, secret.value.expose())?));
-        }
-        // Plaintext ends here.
-        drop(secrets);
-        let channel = OpenChannel::open(arguments, &master, owner)?;
-        let words = line.rewrite(&channel.source(), &encrypted)?;
-        (channel, words)
+        // We may wait here for as long as a VM runs: nothing of a value or key stays with us.
+        wiping_stack(|| encrypt_all(arguments, line, secrets, owner))?
     };
     let launch = Launch {
         words,
@@ -201,6 +193,25 @@ fn launch(
         return Err(process::exec(launch).into());
     }
     attend(launch, channel)
+}
+
+/// The master key on its way, and the program's words with ciphertext in place of the references.
+fn encrypt_all(
+    arguments: &Arguments,
+    line: &CommandLine,
+    secrets: Vec<Arc<Secret>>,
+    owner: Option<Owner>,
+) -> Result<(OpenChannel, Vec<OsString>)> {
+    let master = MasterKey::generate()?;
+    let mut encrypted = Vec::with_capacity(secrets.len());
+    for (object, secret) in line.references().iter().zip(&secrets) {
+        encrypted.push((object.id.clone(), encrypt(&master, secret.value.expose())?));
+    }
+    // Plaintext ends here.
+    drop(secrets);
+    let channel = OpenChannel::open(arguments, &master, owner)?;
+    let words = line.rewrite(&channel.source(), &encrypted)?;
+    Ok((channel, words))
 }
 
 /// Starts the program, waits for its end, and takes the key away as soon as it has been read.

@@ -21,6 +21,9 @@ use crate::{Find, Needle, assert_clean, files, need_root, store};
 /// How long anything may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+/// What takes anything and keeps nothing.
+const DEVICES: &[&str] = &["/dev/null", "/dev/tty", "/dev/full"];
+
 /// The folders, the canary, and who watches.
 pub struct House {
     inside: TempDir,
@@ -150,6 +153,11 @@ impl House {
         program
     }
 
+    /// Where keyhaul is to put key files: root's own folder is the system's.
+    pub fn runtime_dir(&self) -> String {
+        self.inside().join("run/keyhaul").display().to_string()
+    }
+
     /// keyhaul, as talkative as it gets.
     pub fn keyhaul<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = self.furnish(Command::new(keyhaul()));
@@ -219,21 +227,27 @@ impl House {
         let (status, stdout, stderr) = finish(&mut command, input);
         let trace = Trace::read(&file);
         let trace = trace.unwrap_or_else(|error| panic!("{error}: {}", lossy(&stderr)));
-        for path in trace.written_files() {
-            let device = ["/dev/null", "/dev/tty", "/dev/full"]
-                .iter()
-                .any(|dev| path == Path::new(dev));
-            assert!(
-                device || path.starts_with(self.inside()),
-                "written outside of the house: {}",
-                path.display()
-            );
-        }
+        self.check_ways_out(&trace);
         Done {
             status,
             stdout,
             stderr,
             trace,
+        }
+    }
+
+    /// Makes sure that keyhaul wrote to nothing but files inside and devices, and by no way that
+    /// strace cannot see.
+    #[track_caller]
+    pub fn check_ways_out(&self, trace: &Trace) {
+        let unseen = trace.unseen("keyhaul");
+        assert!(unseen.is_empty(), "not seen by strace: {unseen:?}");
+        for file in trace.written_files() {
+            assert!(
+                file.starts_with(self.inside()) || DEVICES.iter().any(|device| file == *device),
+                "written outside of the house: {}",
+                file.display()
+            );
         }
     }
 

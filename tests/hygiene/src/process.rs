@@ -64,6 +64,11 @@ pub fn status(pid: u32, key: &str) -> Option<String> {
     line.map(|value| value.trim().to_owned())
 }
 
+/// Whether a process waits for something.
+pub fn sleeps(pid: u32) -> bool {
+    status(pid, "State").is_some_and(|state| state.starts_with('S'))
+}
+
 /// The words of a process's command line.
 pub fn arguments(pid: u32) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

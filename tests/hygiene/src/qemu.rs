@@ -40,12 +40,7 @@ impl Volume {
             &opened,
         ]);
         for mut command in [create, write] {
-            let (status, _, words) = finish(&mut command, b"");
-            assert!(
-                status.success(),
-                "{command:?}: {}",
-                String::from_utf8_lossy(&words)
-            );
+            succeed(&mut command);
         }
         Self(image)
     }
@@ -85,6 +80,19 @@ impl Volume {
         ];
         crate::house::words(&words)
     }
+}
+
+/// Runs a program that must succeed. qemu-img times itself to choose how slow a passphrase is to
+/// try, and gives up where a busy machine gave it no time: then it may try again.
+#[track_caller]
+fn succeed(command: &mut Command) {
+    let mut words = String::new();
+    let done = wait_until(|| {
+        let (status, _, stderr) = finish(command, b"");
+        words = String::from_utf8_lossy(&stderr).into_owned();
+        status.success() || !words.contains("accurate CPU usage")
+    });
+    assert!(done && words.is_empty(), "{command:?}: {words}");
 }
 
 /// A QMP connection that remembers every byte of both directions.

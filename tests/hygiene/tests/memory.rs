@@ -17,7 +17,7 @@ fn furnished() -> House {
     house.succeeds(&["set", "web01/root"], house.canary().bytes());
     house.succeeds(
         &["set", "web01/large"],
-        &house.canary().bytes().repeat(4000),
+        &house.canary().bytes().repeat(1500),
     );
     house.also_store_keys();
     house
@@ -37,6 +37,7 @@ for word; do
 done
 mv {copy}.new {copy}
 read line
+exit 0
 "#,
         copy = copy.display()
     );
@@ -56,7 +57,9 @@ fn waiting(house: &House, options: &[&str]) -> (Child, Needle) {
         "-object",
         "secret,id=b,ref=web01/large",
     ];
-    let line = [&["run"], options, &["--", &program], &object].concat();
+    let runtime_dir = house.runtime_dir();
+    let run = ["run", "--runtime-dir", &runtime_dir];
+    let line = [&run, options, &["--", &program], &object].concat();
     let child = house
         .keyhaul(&line)
         .stdin(Stdio::piped())
@@ -69,15 +72,10 @@ fn waiting(house: &House, options: &[&str]) -> (Child, Needle) {
     (child, Needle::new("the master key", &key))
 }
 
-/// Whether the process waits for something, all its threads.
-fn sleeps(pid: u32) -> bool {
-    process::status(pid, "State").is_some_and(|state| state.starts_with('S'))
-}
-
 fn hunt(channel: &str) {
     let house = furnished();
     let (mut child, master) = waiting(&house, &["--channel", channel]);
-    assert!(wait_until(|| sleeps(child.id())));
+    assert!(wait_until(|| process::sleeps(child.id())));
     let needles = house.needles();
     let mut needles: Vec<&Needle> = needles.iter().map(AsRef::as_ref).collect();
     needles.push(&master);
@@ -161,7 +159,7 @@ fn another_program_of_the_same_user_cannot_look_into_it() {
         "--",
         "sh",
         "-c",
-        "read line",
+        "read line; exit 0",
         "qemu",
         "-object",
         "secret,id=s,ref=web01/root",
@@ -173,7 +171,7 @@ fn another_program_of_the_same_user_cannot_look_into_it() {
         .spawn()
         .expect("started");
     assert!(wait_until(
-        || process::descendants(child.id()).len() == 1 && sleeps(child.id())
+        || process::descendants(child.id()).len() == 1 && process::sleeps(child.id())
     ));
     let shell = process::descendants(child.id())[0];
     assert!(wait_until(|| process::arguments(shell)
