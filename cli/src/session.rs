@@ -12,6 +12,7 @@ use keyhaul_core::{Error, ErrorKind, Policy, Request, Result};
 
 use crate::app::Global;
 use crate::failure::Outcome;
+use crate::process;
 
 /// A resolver by the policy that holds, and the runtime it runs on.
 pub struct Session {
@@ -32,8 +33,10 @@ impl Session {
         };
         let resolver = Resolver::new(policy, registry(), audit)?;
         // One thread: a second one is started by a store that blocks, and only then.
+        // It may still be ending when QEMU is started, and must take no signal then.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
+            .on_thread_start(process::take_no_signals)
             .build();
         let runtime = runtime.map_err(|error| Error::io("the async runtime", error))?;
         let request = Request::default()

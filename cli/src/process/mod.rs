@@ -6,4 +6,4 @@ mod wait;
 
 pub use launch::{Launch, exec, spawn};
 pub use user::User;
-pub use wait::{Watcher, block_signals, wait_for};
+pub use wait::{Watcher, block_signals, take_no_signals, wait_for};
