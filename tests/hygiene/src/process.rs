@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::house::wait_until;
+use crate::program::wait_until;
 use crate::{Find, Needle, search};
 
 /// How long the watcher rests between two looks at all processes, at least.

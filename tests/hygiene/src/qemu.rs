@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::house::{LIMIT, finish, wait_until};
+use crate::program::{LIMIT, finish, wait_until};
 
 /// A LUKS volume whose first 4096 bytes are 0xa5.
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ impl Volume {
             "--image-opts",
             &opened,
         ];
-        crate::house::words(&words)
+        crate::program::words(&words)
     }
 }
 

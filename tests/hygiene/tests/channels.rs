@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use keyhaul_hygiene::house::{collect, finish, wait, wait_until};
 use keyhaul_hygiene::needle::letters;
 use keyhaul_hygiene::process::{self, scan_all};
+use keyhaul_hygiene::program::{collect, finish, wait, wait_until};
 use keyhaul_hygiene::qemu::{Qmp, Volume};
 use keyhaul_hygiene::trace::{Call, Trace};
 use keyhaul_hygiene::{House, Needle, assert_clean, files, search};
