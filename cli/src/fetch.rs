@@ -9,7 +9,7 @@ use crate::session::Session;
 
 /// Every value, in order. Where one is missing there is none: half of a VM's secrets start no VM.
 pub fn all(session: &Session, references: &[Reference]) -> Outcome<Vec<Arc<Secret>>> {
-    let answers = session.wait(session.resolver.resolve(references, &session.request));
+    let answers = session.wait(session.resolver.resolve(references, &session.request()));
     let mut secrets = Vec::with_capacity(answers.len());
     let mut errors: Vec<Error> = Vec::new();
     for answer in answers {

@@ -60,7 +60,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         (false, None) => PutMode::Create,
     };
     let reference = &arguments.reference;
-    let options = arguments.carried.options(mode, session.request.clone());
+    let options = arguments.carried.options(mode, session.request());
     let metadata = session.wait(session.resolver.generate(reference, &recipe, options))?;
     output::words(format_args!(
         "generated {}{}",
