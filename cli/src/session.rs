@@ -26,7 +26,9 @@ impl Session {
     /// Reads the policy. Opens no store.
     pub fn open(global: &Global) -> Outcome<Self> {
         let policy = Policy::load(&location(global)?)?;
-        tracing::info!(policy = policy.name, "policy read");
+        // Made here, so that the words of -v and the audit have the same.
+        let id = keyhaul_core::random::hex(8)?;
+        tracing::info!(request = id, policy = policy.name, "policy read");
         let audit = match &policy.audit {
             Some(path) => Some(Arc::new(JsonLinesSink::open(path)?) as Arc<dyn AuditSink>),
             None => None,
@@ -40,6 +42,7 @@ impl Session {
             .build();
         let runtime = runtime.map_err(|error| Error::io("the async runtime", error))?;
         let request = Request::default()
+            .id(Some(id.into()))
             .actor(Some(actor().into()))
             .deadline(Instant::now().checked_add(global.deadline));
         Ok(Self {
@@ -129,7 +132,7 @@ fn base_folder(variable: &str, under_home: &str) -> Result<PathBuf> {
         })
 }
 
-/// Who asks, as the audit shows it: the user, and who that was before sudo.
+/// Who asks, as the audit shows it: the user's number.
 fn actor() -> String {
     let uid = rustix::process::getuid().as_raw();
     format!("uid:{uid}")
