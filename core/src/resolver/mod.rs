@@ -134,7 +134,9 @@ impl Resolver {
             let mut last = None;
             for name in &target.stores {
                 match self.store(name)?.get(&target.path, &options).await {
-                    Err(error) if error.kind().is_transient() => last = Some(moved_on(name, error)),
+                    Err(error) if error.kind().is_transient() => {
+                        last = Some(moved_on(name, target.stores.last() != Some(name), error));
+                    }
                     other => return decode(other?, target.encoding),
                 }
             }
@@ -250,13 +252,16 @@ impl Resolver {
                     break;
                 }
             };
+            let is_next = group.stores.last() != Some(name);
             let paths: Vec<SecretPath> = open
                 .iter()
                 .map(|index| group.targets[*index].path.clone())
                 .collect();
             for (index, answer) in open.into_iter().zip(store.get_many(&paths, &options).await) {
                 answers[index] = Some(match answer {
-                    Err(error) if error.kind().is_transient() => Err(moved_on(name, error)),
+                    Err(error) if error.kind().is_transient() => {
+                        Err(moved_on(name, is_next, error))
+                    }
                     other => other,
                 });
             }
@@ -350,13 +355,15 @@ fn decode(secret: Secret, encoding: Encoding) -> Result<Secret> {
 }
 
 /// Notes why the next store is asked, where there is one.
-fn moved_on(store: &str, error: Error) -> Error {
-    tracing::warn!(
-        store,
-        kind = error.kind().name(),
-        "did not answer: {}",
-        error.message()
-    );
+fn moved_on(store: &str, is_next: bool, error: Error) -> Error {
+    if is_next {
+        tracing::warn!(
+            store,
+            kind = error.kind().name(),
+            "did not answer, the next is asked: {}",
+            error.message()
+        );
+    }
     error
 }
 
