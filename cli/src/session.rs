@@ -18,6 +18,7 @@ use crate::process;
 /// A resolver by the policy that holds, and the runtime it runs on.
 pub struct Session {
     pub resolver: Resolver,
+    id: Arc<str>,
     actor: Arc<str>,
     patience: Duration,
     deadline: OnceCell<Option<Instant>>,
@@ -29,7 +30,9 @@ impl Session {
     /// Reads the policy. Opens no store.
     pub fn open(global: &Global) -> Outcome<Self> {
         let policy = Policy::load(&location(global)?)?;
-        tracing::info!(policy = policy.name, "policy read");
+        // Made here, so that the words of -v and the audit have the same.
+        let id = keyhaul_core::random::hex(8)?;
+        tracing::info!(request = id, policy = policy.name, "policy read");
         let audit = match &policy.audit {
             Some(path) => Some(Arc::new(JsonLinesSink::open(path)?) as Arc<dyn AuditSink>),
             None => None,
@@ -44,6 +47,7 @@ impl Session {
         let runtime = runtime.map_err(|error| Error::io("the async runtime", error))?;
         Ok(Self {
             resolver,
+            id: id.into(),
             actor: actor().into(),
             patience: global.deadline,
             deadline: OnceCell::new(),
@@ -58,6 +62,7 @@ impl Session {
             .deadline
             .get_or_init(|| Instant::now().checked_add(self.patience));
         Request::default()
+            .id(Some(self.id.clone()))
             .actor(Some(self.actor.clone()))
             .deadline(*deadline)
     }

@@ -21,8 +21,20 @@ use crate::process::{self, Launch, User, Watcher};
 use crate::session::Session;
 use crate::{fetch, output};
 
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul run -- qemu-system-x86_64 -m 512 \\
+    -object secret,id=root,ref=web01/root-disk \\
+    -blockdev driver=luks,node-name=root,key-secret=root,file.driver=file,file.filename=disk.luks \\
+    -device virtio-blk-pci,drive=root
+  keyhaul run --user vm01 -- qemu-system-x86_64 …    QEMU as a user of its own
+  keyhaul run --dry-run -- qemu-system-x86_64 …      what would be fetched, and from where
+
+The exit status is the program's; 125 where keyhaul itself failed.";
+
 /// Arguments of `run`.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// How the master key reaches QEMU
     #[arg(long, value_enum, default_value_t)]
@@ -258,7 +270,10 @@ fn attend(launch: Launch, channel: OpenChannel) -> Outcome<u8> {
                         "{} ended without having read the master key from its descriptor",
                         program.display()
                     ),
-                    Some("a wrapper such as sudo closes descriptors: use --channel file"),
+                    Some(
+                        "if it failed over the key: a wrapper such as sudo closes descriptors, so use \
+                         --channel file; one that changes the user cannot read it, so use --user",
+                    ),
                 );
             }
             ended

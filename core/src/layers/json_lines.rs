@@ -39,19 +39,26 @@ impl JsonLinesSink {
         let path = path.into();
         let file = open(&path).map_err(|error| {
             if error.raw_os_error() == Some(libc::ELOOP) {
-                return refused(&path, "is a symbolic link");
+                return refused(&path, "is a symbolic link")
+                    .with_advice("name the file itself as the `path` of [audit]");
             }
-            Error::io(
-                format!("the audit {} cannot be opened", path.display()),
-                error,
-            )
+            let subject = format!("the audit {} cannot be opened", path.display());
+            // No secret was asked for yet: this is not its "not found".
+            if ErrorKind::of_io(&error) == ErrorKind::NotFound {
+                return Error::new(ErrorKind::InvalidConfig, subject)
+                    .with_advice("make its folder, or mend the `path` of [audit]")
+                    .with_source(error);
+            }
+            Error::io(subject, error)
         })?;
         let metadata = file.metadata().map_err(|error| unreadable(&path, error))?;
         if !metadata.is_file() {
             return Err(refused(&path, "is no regular file"));
         }
         if ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()) {
-            return Err(refused(&path, "belongs to another user"));
+            let uid = rustix::process::geteuid().as_raw();
+            return Err(refused(&path, "belongs to another user")
+                .with_advice(format!("chown {uid} {}", path.display())));
         }
         if metadata.mode() & 0o077 != 0 {
             let mode = format!("has mode {:04o}, open to others", metadata.mode() & 0o7777);
@@ -244,7 +251,7 @@ mod tests {
         assert!(error.message().contains("no regular file"), "{error}");
 
         let error = JsonLinesSink::open(folder.path().join("no/such/folder")).expect_err("nowhere");
-        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     }
 
     /// Each thread opens the file anew, as a process of its own would.
