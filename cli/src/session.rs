@@ -13,10 +13,12 @@ use keyhaul_core::{Error, ErrorKind, Policy, Request, Result};
 
 use crate::app::Global;
 use crate::failure::Outcome;
+use crate::process;
 
 /// A resolver by the policy that holds, and the runtime it runs on.
 pub struct Session {
     pub resolver: Resolver,
+    id: Arc<str>,
     actor: Arc<str>,
     patience: Duration,
     deadline: OnceCell<Option<Instant>>,
@@ -28,19 +30,24 @@ impl Session {
     /// Reads the policy. Opens no store.
     pub fn open(global: &Global) -> Outcome<Self> {
         let policy = Policy::load(&location(global)?)?;
-        tracing::info!(policy = policy.name, "policy read");
+        // Made here, so that the words of -v and the audit have the same.
+        let id = keyhaul_core::random::hex(8)?;
+        tracing::info!(request = id, policy = policy.name, "policy read");
         let audit = match &policy.audit {
             Some(path) => Some(Arc::new(JsonLinesSink::open(path)?) as Arc<dyn AuditSink>),
             None => None,
         };
         let resolver = Resolver::new(policy, registry(), audit)?;
         // One thread: a second one is started by a store that blocks, and only then.
+        // It may still be ending when QEMU is started, and must take no signal then.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
+            .on_thread_start(process::take_no_signals)
             .build();
         let runtime = runtime.map_err(|error| Error::io("the async runtime", error))?;
         Ok(Self {
             resolver,
+            id: id.into(),
             actor: actor().into(),
             patience: global.deadline,
             deadline: OnceCell::new(),
@@ -55,6 +62,7 @@ impl Session {
             .deadline
             .get_or_init(|| Instant::now().checked_add(self.patience));
         Request::default()
+            .id(Some(self.id.clone()))
             .actor(Some(self.actor.clone()))
             .deadline(*deadline)
     }

@@ -12,8 +12,14 @@ use crate::failure::Outcome;
 use crate::output;
 use crate::session::Session;
 
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul get web01/root-disk | cryptsetup open --key-file - disk.luks root
+  keyhaul get --expired web01/root-disk | keyhaul set web01/root-disk";
+
 /// Arguments of `get`.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// The secret, as web01/root-disk
     #[arg(value_name = "REF", value_parser = reference)]

@@ -8,8 +8,14 @@ use crate::failure::Outcome;
 use crate::output::{self, Format};
 use crate::session::Session;
 
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul list web01                                    a scope's references
+  keyhaul list --store site                             all that a store holds";
+
 /// Arguments of `list`.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Only this scope, as web01; with --store, only what lies below this path
     #[arg(value_name = "SCOPE")]

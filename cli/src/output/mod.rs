@@ -13,7 +13,7 @@ use keyhaul_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
 pub use quote::shell_quoted;
-pub use report::{failures, warning};
+pub use report::{failures, in_words, warning};
 pub use style::Style;
 pub use table::Fields;
 

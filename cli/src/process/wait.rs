@@ -60,6 +60,13 @@ pub struct Watcher<'a> {
     pub ready: Box<dyn FnMut() -> bool + 'a>,
 }
 
+/// Leaves all signals to the first thread. A signal goes to any thread that lets it in: one that a
+/// second thread took would be lost to [`wait_for`], and with it the program's end.
+pub fn take_no_signals() {
+    // Nothing but a wrong argument makes it fail.
+    let _ = SigSet::all().thread_block();
+}
+
 /// The signals that [`wait_for`] handles, blocked from now on. To be called before the program is
 /// started, so that none is lost; says whether `SIGCHLD` was ignored, which the program inherits.
 pub fn block_signals() -> Result<(SignalFd, bool)> {

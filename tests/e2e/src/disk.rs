@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::{finish, program};
 
@@ -13,9 +14,8 @@ pub const WRONG_PASSPHRASE: &str = "correct, horse=battery stapler";
 /// What is written over the first 64 KiB.
 pub const PATTERN: u8 = 0x5a;
 
-/// Making a LUKS volume costs seconds, since QEMU measures how fast it is first, whatever is
-/// asked; and it fails where the clock of the processor is too coarse for that.
-const ATTEMPTS: usize = 5;
+/// How often making a volume is tried.
+const ATTEMPTS: usize = 10;
 
 /// A kind of encrypted disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,21 +96,12 @@ impl Disk {
                 "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
             ),
         };
-        let create = || {
+        make_volume(|| {
             let mut command = program("qemu-img");
-            command.args([
-                "create", "-q", "-f", format, "--object", &secret, "-o", options,
-            ]);
-            finish(command.arg(&path).arg("1M"))
-        };
-        let mut attempt = create();
-        for _ in 1..ATTEMPTS {
-            if attempt.status.success() {
-                break;
-            }
-            attempt = create();
-        }
-        attempt.ok();
+            command.args(["create", "-q", "-f", format, "--object", &secret]);
+            command.args(["-o", options]).arg(&path).arg("1M");
+            command
+        });
         let mut write = program("qemu-io");
         write.args([
             "--object",
@@ -121,6 +112,21 @@ impl Disk {
         finish(write.args(["-c", &format!("write -P {PATTERN} 0 64k")])).ok();
         path
     }
+}
+
+/// Runs the qemu-img that makes a LUKS volume. That costs seconds, since QEMU first measures how
+/// fast it is, whatever is asked; and where the clock of processor time is not steady, as in many a
+/// virtual machine, QEMU gives up in these words, and the next attempt is as good as the first.
+#[track_caller]
+pub fn make_volume(command: impl Fn() -> Command) {
+    for _ in 1..ATTEMPTS {
+        let done = finish(&mut command());
+        if !done.stderr.contains("Unable to get accurate CPU usage") {
+            done.ok();
+            return;
+        }
+    }
+    finish(&mut command()).ok();
 }
 
 /// The qemu-io command that reads the pattern, or another one.

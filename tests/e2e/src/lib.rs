@@ -5,25 +5,27 @@
 //! started is ended, and a program that is missing fails the test with the command that installs it.
 
 mod certificates;
-mod daemon;
 mod disk;
 mod http;
 mod process;
 mod programs;
 mod qmp;
 mod rfb;
+mod running;
 mod site;
 mod terminal;
 mod vm;
 
 pub use certificates::Certificates;
-pub use daemon::Daemon;
-pub use disk::{Disk, PASSPHRASE, PATTERN, WRONG_PASSPHRASE, read_command, reads_pattern};
+pub use disk::{
+    Disk, PASSPHRASE, PATTERN, WRONG_PASSPHRASE, make_volume, read_command, reads_pattern,
+};
 pub use http::PasswordServer;
 pub use process::{Finished, LIMIT, Process, argv, children, environ, finish, finish_with, until};
 pub use programs::{keyhaul, program};
 pub use qmp::Qmp;
 pub use rfb::vnc_login;
+pub use running::Running;
 pub use site::Site;
 pub use terminal::{AtTerminal, Step, at_terminal};
 pub use vm::Vm;

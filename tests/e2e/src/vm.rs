@@ -1,21 +1,18 @@
 //! Running VMs, started through keyhaul or without it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::process::end_of;
-use crate::{Disk, LIMIT, Process, Qmp, Site, program, reads_pattern, until};
+use crate::{Disk, LIMIT, Process, Qmp, Running, Site, program, reads_pattern, until};
 
 /// A running QEMU without a guest, and the process that started it.
 #[derive(Debug)]
 pub struct Vm {
-    starter: Child,
-    shown: String,
-    log: PathBuf,
+    starter: Running,
     nbd: PathBuf,
     qemu: Process,
     exports: usize,
@@ -58,25 +55,16 @@ impl Vm {
 
     /// The VM that a command starts, once its monitor answers.
     #[track_caller]
-    pub fn of(site: &Site, mut command: Command) -> Self {
-        let shown = format!("{command:?}");
-        let log = site.path("vm/log");
+    pub fn of(site: &Site, command: Command) -> Self {
         let socket = site.path("vm/qmp");
         for old in [&socket, &site.path("vm/pid"), &site.path("vm/nbd")] {
             let _ = fs::remove_file(old);
         }
-        let out = File::create(&log).expect("made");
-        let mut starter = command
-            .stdin(Stdio::null())
-            .stdout(out.try_clone().expect("copied"))
-            .stderr(out)
-            .spawn()
-            .expect("started");
+        let mut starter = Running::start(command, &site.path("vm/log"));
         let qmp = until("QEMU's monitor", || {
-            let ended = starter.try_wait().expect("a child");
-            if let Some(status) = ended.filter(|status| !status.success()) {
-                let said = fs::read_to_string(&log).unwrap_or_default();
-                panic!("{status}: {shown}\n{said}");
+            // With -daemonize it ends well before.
+            if let Some(status) = starter.ended().filter(|status| !status.success()) {
+                panic!("{status}: {}\n{}", starter.shown(), starter.log());
             }
             Qmp::connect(&socket)
         });
@@ -84,8 +72,6 @@ impl Vm {
         let pid = pid.trim().parse().expect("a number");
         Self {
             starter,
-            shown,
-            log,
             nbd: site.path("vm/nbd"),
             qemu: Process::of(pid).expect("QEMU runs"),
             exports: 0,
@@ -99,13 +85,13 @@ impl Vm {
     }
 
     /// The process that was started: keyhaul, unless it became QEMU.
-    pub fn starter(&mut self) -> &mut Child {
+    pub fn starter(&mut self) -> &mut Running {
         &mut self.starter
     }
 
     /// All that keyhaul and QEMU have said so far.
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).expect("the log")
+        self.starter.log()
     }
 
     /// Opens a disk with a secret object and reads the pattern from it. `Err` is QEMU's own word
@@ -151,17 +137,14 @@ impl Vm {
     pub fn quit(&mut self) -> ExitStatus {
         self.qmp.call("quit", json!({})).expect("quits");
         assert!(self.qemu.ends_within(LIMIT), "QEMU did not quit");
-        end_of(&mut self.starter, &self.shown)
+        self.starter.end()
     }
 }
 
 impl Drop for Vm {
     fn drop(&mut self) {
+        // It may be a daemon, which its starter cannot end.
         self.qemu.signal(Signal::KILL);
-        let starter = Process::of(self.starter.id());
-        if starter.is_some_and(|starter| !starter.ends_within(LIMIT)) {
-            let _ = self.starter.kill();
-        }
-        let _ = self.starter.wait();
+        self.qemu.ends_within(LIMIT);
     }
 }

@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use keyhaul_e2e::{
-    Disk, LIMIT, PATTERN, PasswordServer, Process, Site, Vm, argv, children, finish, read_command,
-    until,
+    Disk, LIMIT, PATTERN, PasswordServer, Process, Running, Site, Vm, argv, children, finish,
+    read_command, until,
 };
 use rustix::process::Signal;
 
@@ -17,6 +17,9 @@ const OBJECTS: [&str; 4] = [
     "-object",
     "secret,id=wrong,ref=web01/wrong",
 ];
+
+/// A program that takes an object and has no use for it.
+const UNCONCERNED: [&str; 3] = ["true", "-object", "secret,id=s,ref=web01/root"];
 
 /// A VM with the right and the wrong passphrase, by a channel, and two disks that tell them apart.
 fn vm(site: &Site, options: &[&str], more: &[&str]) -> Vm {
@@ -56,9 +59,7 @@ fn every_channel_survives_daemonizing() {
         let site = Site::with_passphrases();
         let mut vm = vm(&site, &["--channel", channel], &["-daemonize"]);
         // keyhaul's program has ended; QEMU has not.
-        let ended = until("keyhaul's end", || {
-            vm.starter().try_wait().expect("a child")
-        });
+        let ended = until("keyhaul's end", || vm.starter().ended());
         assert!(ended.success());
         assert!(!vm.qemu().has_ended());
         assert!(vm.quit().success());
@@ -77,9 +78,23 @@ fn every_channel_works_in_qemus_sandbox() {
 
 #[test]
 fn every_channel_reaches_another_user() {
-    for channel in CHANNELS {
+    let options = [
+        &["--user", "nobody", "--channel", "pipe"][..],
+        &["--user", "nobody", "--channel", "file"],
+        &["--user", "nobody", "--channel", "keyring"],
+        &["--user", "65534", "--exec"],
+    ];
+    for options in options {
         let site = Site::with_passphrases();
-        let vm = vm(&site, &["--channel", channel, "--user", "nobody"], &[]);
+        // Only root can: anybody else is told so, and nothing is left.
+        if !rustix::process::geteuid().is_root() {
+            finish(&mut site.run(options, UNCONCERNED))
+                .exits(125)
+                .says(&["permission denied"]);
+            assert!(site.key_folders().is_empty());
+            continue;
+        }
+        let vm = vm(&site, options, &[]);
         let process = fs::metadata(format!("/proc/{}", vm.qemu().pid())).expect("QEMU");
         assert_ne!(process.uid(), 0, "QEMU runs as nobody");
         let status = fs::read_to_string(format!("/proc/{}/status", vm.qemu().pid())).expect("QEMU");
@@ -104,12 +119,15 @@ fn becoming_qemu_leaves_no_process_of_keyhaul() {
     ] {
         let site = Site::with_passphrases();
         let mut vm = vm(&site, options, &[]);
-        let started = vm.starter().id();
+        let started = vm.starter().pid();
         assert_eq!(started, vm.qemu().pid());
         let name = fs::read_to_string(format!("/proc/{started}/comm")).expect("QEMU");
         assert!(name.starts_with("qemu-system"), "{name}");
         assert!(children(started).is_empty());
         assert!(vm.quit().success());
+        // A key that was kept goes with the next start.
+        finish(&mut site.run(&["--channel", "file"], UNCONCERNED)).ok();
+        assert!(site.key_folders().is_empty());
     }
     let site = Site::with_passphrases();
     finish(&mut site.run(&["--exec", "--channel", "file"], ["true"]))
@@ -166,7 +184,7 @@ fn a_key_file_goes_as_soon_as_it_was_read() {
     // A program in QEMU's place that waits before it reads, so that the file can be seen.
     let waits = site.script("waits", "#!/bin/sh\nfile=${2##*file=}\nls -ln \"$file\" \"${file%/*}\" >seen\necho \"$file\" >where\nread go <go\ncat \"$file\" >key\nread go <go\n");
     finish(std::process::Command::new("mkfifo").arg(site.path("go"))).ok();
-    let mut command = site.run(
+    let command = site.run(
         &["--channel", "file"],
         [
             waits.to_str().expect("text"),
@@ -174,7 +192,7 @@ fn a_key_file_goes_as_soon_as_it_was_read() {
             "secret,id=s,ref=web01/root",
         ],
     );
-    let mut child = command.spawn().expect("started");
+    let mut running = Running::start(command, &site.path("log"));
     let path = until("the key's place", || {
         fs::read_to_string(site.path("where"))
             .ok()
@@ -190,10 +208,10 @@ fn a_key_file_goes_as_soon_as_it_was_read() {
     fs::write(site.path("go"), "\n").expect("told");
     until("the key's end", || (!folder.exists()).then_some(()));
     // The program still runs.
-    assert!(child.try_wait().expect("a child").is_none());
+    assert!(running.ended().is_none());
     assert_eq!(fs::metadata(site.path("key")).expect("read").len(), 32);
     fs::write(site.path("go"), "\n").expect("told");
-    assert!(child.wait().expect("a child").success());
+    assert!(running.end().success());
 }
 
 #[test]
@@ -203,13 +221,7 @@ fn a_kept_key_lives_as_long_as_qemu() {
         let mut vm = vm(&site, &["--channel", "file", "--keep-key"], daemonize);
         let folders = site.key_folders();
         assert_eq!(folders.len(), 1);
-        let another = || {
-            finish(&mut site.run(
-                &["--channel", "file"],
-                ["true", "-object", "secret,id=s,ref=web01/root"],
-            ))
-            .ok()
-        };
+        let another = || finish(&mut site.run(&["--channel", "file"], UNCONCERNED)).ok();
         // The next run sweeps, and spares what lives.
         another();
         assert_eq!(site.key_folders(), folders);
@@ -220,10 +232,36 @@ fn a_kept_key_lives_as_long_as_qemu() {
             .expect("still reads");
         vm.qemu().signal(Signal::KILL);
         assert!(vm.qemu().ends_within(LIMIT));
-        assert!(Process::of(vm.starter().id()).is_none_or(|starter| starter.ends_within(LIMIT)));
+        assert!(Process::of(vm.starter().pid()).is_none_or(|starter| starter.ends_within(LIMIT)));
         another();
         assert!(site.key_folders().is_empty());
     }
+}
+
+#[test]
+fn many_at_once_do_not_sweep_each_other() {
+    let site = Site::with_passphrases();
+    let disk = Disk::Luks.options(&site.disk(Disk::Luks), "s");
+    let read = read_command(PATTERN);
+    let start = |number: usize| {
+        let words = [
+            "qemu-io",
+            "-r",
+            "--object",
+            "secret,id=s,ref=web01/root",
+            "--image-opts",
+            &disk,
+            "-c",
+            &read,
+        ];
+        let log = site.path(format!("log{number}"));
+        Running::start(site.run(&["--channel", "file"], words), &log)
+    };
+    let mut all: Vec<Running> = (0..24).map(start).collect();
+    for running in &mut all {
+        assert!(running.end().success(), "{}", running.log());
+    }
+    assert!(site.key_folders().is_empty());
 }
 
 #[test]
@@ -240,7 +278,7 @@ fn what_a_killed_keyhaul_left_is_swept_and_nothing_else() {
     fs::write(site.runtime().join("keyhaul-file"), "x").expect("written");
     let before = site.key_folders().len();
 
-    let mut command = site.run(
+    let command = site.run(
         &["--channel", "file"],
         [
             "sh",
@@ -251,9 +289,12 @@ fn what_a_killed_keyhaul_left_is_swept_and_nothing_else() {
             "secret,id=s,ref=web01/root",
         ],
     );
-    let mut child = command.spawn().expect("started");
+    let mut running = Running::start(command, &site.path("log"));
     let program = until("the program", || {
-        children(child.id()).first().copied().and_then(Process::of)
+        children(running.pid())
+            .first()
+            .copied()
+            .and_then(Process::of)
     });
     until("its exec", || {
         fs::read_to_string(format!("/proc/{}/comm", program.pid()))
@@ -261,8 +302,7 @@ fn what_a_killed_keyhaul_left_is_swept_and_nothing_else() {
             .filter(|name| name == "sleep\n")
     });
     assert_eq!(site.key_folders().len(), before + 1);
-    child.kill().expect("killed");
-    child.wait().expect("a child");
+    running.kill();
     program.signal(Signal::KILL);
     assert_eq!(
         site.key_folders().len(),
@@ -270,11 +310,7 @@ fn what_a_killed_keyhaul_left_is_swept_and_nothing_else() {
         "nobody was left to remove it"
     );
 
-    let swept = finish(&mut site.run(
-        &["--channel", "file", "-v"],
-        ["true", "-object", "secret,id=s,ref=web01/root"],
-    ))
-    .ok();
+    let swept = finish(&mut site.run(&["--channel", "file", "-v"], UNCONCERNED)).ok();
     swept.says(&["removed the key of a run that was killed"]);
     assert_eq!(site.key_folders().len(), before);
     assert!(left_on_purpose[0].join("master-key.aes").exists());

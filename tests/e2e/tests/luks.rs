@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use keyhaul_e2e::{
-    Daemon, Disk, PASSPHRASE, PATTERN, Site, Vm, argv, environ, finish, program, read_command,
-    reads_pattern,
+    Disk, PASSPHRASE, PATTERN, Running, Site, Vm, argv, environ, finish, make_volume, program,
+    read_command, reads_pattern,
 };
 
 #[test]
@@ -174,7 +174,7 @@ fn every_tool_takes_references() {
         &luks,
     ];
     let log = site.path("nbd.log");
-    let served = Daemon::start(site.run(&[], nbd), &log, || exports_disk(&socket));
+    let served = Running::serve(site.run(&[], nbd), &log, || exports_disk(&socket));
     assert!(reads_pattern(&socket, "disk"));
     drop(served);
 
@@ -195,7 +195,7 @@ fn every_tool_takes_references() {
         export,
     ];
     let log = site.path("qsd.log");
-    let served = Daemon::start(site.run(&[], words), &log, || exports_disk(&socket));
+    let served = Running::serve(site.run(&[], words), &log, || exports_disk(&socket));
     assert!(reads_pattern(&socket, "disk"));
     drop(served);
 }
@@ -268,7 +268,7 @@ fn a_volume_made_through_keyhaul_opens_without_it() {
         path.to_str().expect("text"),
         "1M",
     ];
-    finish(&mut site.run(&[], words)).ok();
+    make_volume(|| site.run(&[], words));
     let open = |passphrase: &str| {
         let file = site.file("passphrase", passphrase);
         let mut command = program("qemu-io");

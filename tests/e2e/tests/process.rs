@@ -8,7 +8,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use keyhaul_e2e::{LIMIT, Process, Site, Vm, at_terminal, finish, keyhaul, program, until};
+use keyhaul_e2e::{
+    LIMIT, Process, Running, Site, Vm, at_terminal, finish, keyhaul, program, until,
+};
 use rustix::process::Signal;
 
 const OBJECT: [&str; 2] = ["-object", "secret,id=s,ref=web01/root"];
@@ -53,6 +55,21 @@ fn the_exit_status_is_the_programs() {
             .code(),
         Some(7)
     );
+}
+
+#[test]
+fn an_end_right_after_the_start_is_seen() {
+    // Where it is not, one in a hundred runs waits for ever.
+    let site = Site::with_passphrases();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    finish(&mut site.run(&[], shell("exit 7"))).exits(7);
+                }
+            });
+        }
+    });
 }
 
 #[test]
@@ -140,10 +157,10 @@ fn signals_are_passed_on() {
         OBJECT[0],
         OBJECT[1],
     ];
-    let mut child = site.run(&[], words).spawn().expect("started");
+    let mut running = Running::start(site.run(&[], words), &site.path("log"));
     let got = || fs::read_to_string(site.path("got")).unwrap_or_default();
     until("the program", || got().contains("ready").then_some(()));
-    let process = Process::of(child.id()).expect("keyhaul");
+    let process = Process::of(running.pid()).expect("keyhaul");
     for (signal, name) in [
         (Signal::HUP, "SIGHUP"),
         (Signal::INT, "SIGINT"),
@@ -158,23 +175,20 @@ fn signals_are_passed_on() {
     // The one that it does not catch ends it, and keyhaul in the same way.
     process.signal(Signal::TERM);
     assert!(process.ends_within(LIMIT));
-    assert_eq!(
-        child.wait().expect("a child").signal(),
-        Some(Signal::TERM.as_raw())
-    );
+    assert_eq!(running.end().signal(), Some(Signal::TERM.as_raw()));
 }
 
 #[test]
 fn terminating_keyhaul_ends_qemu() {
     let site = Site::with_passphrases();
     let mut vm = Vm::start(&site, &[], &OBJECT);
-    let keyhaul = Process::of(vm.starter().id()).expect("keyhaul");
+    let keyhaul = Process::of(vm.starter().pid()).expect("keyhaul");
     assert_ne!(keyhaul.pid(), vm.qemu().pid());
     keyhaul.signal(Signal::TERM);
     assert!(vm.qemu().ends_within(LIMIT));
     assert!(keyhaul.ends_within(LIMIT));
     // QEMU takes the signal as a wish, and says who had it.
-    assert_eq!(vm.starter().wait().expect("a child").code(), Some(0));
+    assert_eq!(vm.starter().end().code(), Some(0));
     assert!(
         vm.log().contains("terminating on signal 15"),
         "{}",
@@ -185,7 +199,7 @@ fn terminating_keyhaul_ends_qemu() {
 #[test]
 fn the_terminal_is_the_programs() {
     let site = Site::with_passphrases();
-    let script = "import os, signal, sys, termios\nfirst = termios.tcgetattr(0)[3]\ncount = 0\ndef caught(number, frame):\n    global count\n    count += 1\nsignal.signal(signal.SIGINT, caught)\nprint('terminals', [os.isatty(n) for n in (0, 1, 2)], 'foreground', os.tcgetpgrp(0) == os.getpgrp(), 'echo', bool(first & termios.ECHO), flush=True)\nsignal.pause()\nprint('caught', count, flush=True)\nline = sys.stdin.readline()\nprint('line', repr(line), 'caught', count, 'still')\n";
+    let script = "import os, signal, sys, termios, time\nfirst = termios.tcgetattr(0)[3]\ncount = 0\ndef caught(number, frame):\n    global count\n    count += 1\nsignal.signal(signal.SIGINT, caught)\nprint('terminals', [os.isatty(n) for n in (0, 1, 2)], 'foreground', os.tcgetpgrp(0) == os.getpgrp(), 'echo', bool(first & termios.ECHO), flush=True)\nwhile count == 0:\n    time.sleep(0.01)\nprint('caught', count, flush=True)\nline = sys.stdin.readline()\nprint('line', repr(line), 'caught', count, 'still')\n";
     let program = site.file("program.py", script);
     let program = program.to_str().expect("text");
     let runtime = site.runtime();
@@ -264,7 +278,7 @@ fn the_limits_of_the_program_are_those_of_whoever_asked() {
             .expect("the soft limit")
             .to_owned()
     };
-    assert_eq!(core(vm.starter().id()), "0");
+    assert_eq!(core(vm.starter().pid()), "0");
     assert_ne!(core(vm.qemu().pid()), "0");
 }
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use keyhaul_e2e::{Certificates, Daemon, Finished, PATTERN, Site, finish, program, read_command};
+use keyhaul_e2e::{Certificates, Finished, PATTERN, Running, Site, finish, program, read_command};
 
 const SIZE: usize = 1 << 20;
 
@@ -103,7 +103,7 @@ fn qemu_nbd_serves_with_an_encrypted_key() {
     };
     for channel in ["pipe", "file", "keyring"] {
         let command = site.run(&["--strict", "--channel", channel], words("web01/tls"));
-        let served = Daemon::start(command, &site.path("log"), || socket.exists());
+        let served = Running::serve(command, &site.path("log"), || socket.exists());
         check_client(&ground, &socket);
         drop(served);
         let _ = fs::remove_file(&socket);
@@ -151,7 +151,7 @@ fn the_storage_daemon_serves_with_an_encrypted_key() {
     };
     // The pid file is written when all the rest is done.
     let command = site.run(&[], words("web01/tls"));
-    let served = Daemon::start(command, &site.path("log"), || pid_file.exists());
+    let served = Running::serve(command, &site.path("log"), || pid_file.exists());
     check_client(&ground, &socket);
     drop(served);
     finish(&mut site.run(&[], words("web01/wrong")))

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use keyhaul_hygiene::house::{is_full, keyhaul, wait, wait_until};
+use keyhaul_hygiene::program::{is_full, keyhaul, wait, wait_until};
 use keyhaul_hygiene::{House, Needle, assert_clean, memory, process};
 
 const NOBODY: u32 = 65534;
@@ -17,19 +17,18 @@ fn furnished() -> House {
     house.succeeds(&["set", "web01/root"], house.canary().bytes());
     house.succeeds(
         &["set", "web01/large"],
-        &house.canary().bytes().repeat(4000),
+        &house.canary().bytes().repeat(1500),
     );
     house.also_store_keys();
     house
 }
 
-/// A program in QEMU's place: it copies the master key to a file, as QEMU would read it, and waits
+/// A shell script in QEMU's place: it copies the master key to a file, as QEMU would read it, and waits
 /// until its standard input ends.
 fn keeper(house: &House) -> (PathBuf, PathBuf) {
     let (program, copy) = (house.outside().join("keeper"), house.outside().join("key"));
     let script = format!(
-        r#"#!/bin/sh
-for word; do
+        r#"for word; do
     case $word in
         secret,*file=*) cat "${{word##*file=}}" >{copy}.new ;;
         secret_keyring,*serial=*) keyctl pipe "${{word##*serial=}}" >{copy}.new ;;
@@ -37,11 +36,11 @@ for word; do
 done
 mv {copy}.new {copy}
 read line
+exit 0
 "#,
         copy = copy.display()
     );
     fs::write(&program, script).expect("written");
-    fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("mode");
     (program, copy)
 }
 
@@ -56,7 +55,9 @@ fn waiting(house: &House, options: &[&str]) -> (Child, Needle) {
         "-object",
         "secret,id=b,ref=web01/large",
     ];
-    let line = [&["run"], options, &["--", &program], &object].concat();
+    let runtime_dir = house.runtime_dir();
+    let run = ["run", "--runtime-dir", &runtime_dir];
+    let line = [&run, options, &["--", "sh", &program], &object].concat();
     let child = house
         .keyhaul(&line)
         .stdin(Stdio::piped())
@@ -69,15 +70,10 @@ fn waiting(house: &House, options: &[&str]) -> (Child, Needle) {
     (child, Needle::new("the master key", &key))
 }
 
-/// Whether the process waits for something, all its threads.
-fn sleeps(pid: u32) -> bool {
-    process::status(pid, "State").is_some_and(|state| state.starts_with('S'))
-}
-
 fn hunt(channel: &str) {
     let house = furnished();
     let (mut child, master) = waiting(&house, &["--channel", channel]);
-    assert!(wait_until(|| sleeps(child.id())));
+    assert!(wait_until(|| process::sleeps(child.id())));
     let needles = house.needles();
     let mut needles: Vec<&Needle> = needles.iter().map(AsRef::as_ref).collect();
     needles.push(&master);
@@ -141,7 +137,10 @@ fn another_program_of_the_same_user_cannot_look_into_it() {
     fs::create_dir(&place).expect("folder");
     // Where the user can reach it, wherever the workspace is.
     let program = place.join("keyhaul");
-    fs::copy(keyhaul(), &program).expect("copied");
+    // By a program of its own: a descriptor of ours to write to it could still be open in a child that
+    // another test has just forked, and what is open to be written to does not start.
+    let copied = Command::new("cp").arg(keyhaul()).arg(&program).status();
+    assert!(copied.expect("cp").success());
     for folder in [&place, &program] {
         fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).expect("mode");
     }
@@ -150,7 +149,7 @@ fn another_program_of_the_same_user_cannot_look_into_it() {
         std::os::unix::fs::chown(folder, Some(NOBODY), Some(NOBODY)).expect("given away");
     }
     let set = ["set", "web01/root"];
-    let (status, _, words) = keyhaul_hygiene::house::finish(
+    let (status, _, words) = keyhaul_hygiene::program::finish(
         as_nobody(&house, &program).args(set),
         house.canary().bytes(),
     );
@@ -161,7 +160,7 @@ fn another_program_of_the_same_user_cannot_look_into_it() {
         "--",
         "sh",
         "-c",
-        "read line",
+        "read line; exit 0",
         "qemu",
         "-object",
         "secret,id=s,ref=web01/root",
@@ -173,7 +172,7 @@ fn another_program_of_the_same_user_cannot_look_into_it() {
         .spawn()
         .expect("started");
     assert!(wait_until(
-        || process::descendants(child.id()).len() == 1 && sleeps(child.id())
+        || process::descendants(child.id()).len() == 1 && process::sleeps(child.id())
     ));
     let shell = process::descendants(child.id())[0];
     assert!(wait_until(|| process::arguments(shell)
