@@ -41,7 +41,7 @@ pub fn check_program(program: &OsStr) -> Result<()> {
     };
     let found = if program.as_bytes().contains(&b'/') {
         // Whatever is wrong with it, executing it says so best.
-        Path::new(program).exists()
+        Path::new(program).try_exists().unwrap_or(true)
     } else {
         // Without $PATH, the C library has one of its own.
         std::env::var_os("PATH").is_none_or(|path| {

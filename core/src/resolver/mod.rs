@@ -142,7 +142,8 @@ impl Resolver {
             .map_err(|error| self.locate(error, reference, &target))
     }
 
-    /// What is known of one reference's secret, without its value.
+    /// What is known of one reference's secret, without its value. Only the first store is asked:
+    /// a version is its own, and a write that follows goes there.
     ///
     /// # Errors
     /// As [`SecretStore::stat`], with reference and route.
