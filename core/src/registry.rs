@@ -260,15 +260,24 @@ impl StoreConfig {
         let (name, place) = (name.into(), place.into());
         // The URL is not repeated: it may hold a credential.
         let refuse = |rule: String| Error::new(ErrorKind::InvalidConfig, rule).with_place(&place);
-        let url = Url::parse(url)
-            .map_err(|error| refuse(format!("the url of store `{name}` is not a URL: {error}")))?;
-        if url.password().is_some() || !url.username().is_empty() {
-            return Err(refuse(format!(
+        let with_user = || {
+            refuse(format!(
                 "the url of store `{name}` holds a user or password"
             ))
             .with_advice(
                 "name the credential by its source: env:NAME, file:PATH, credential:NAME or fd:N",
-            ));
+            )
+        };
+        // Before it is parsed: a `file` URL with a user is none, for a reason nobody would guess.
+        let authority = url.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+        if authority.contains('@') {
+            return Err(with_user());
+        }
+        let url = Url::parse(url)
+            .map_err(|error| refuse(format!("the url of store `{name}` is not a URL: {error}")))?;
+        if url.password().is_some() || !url.username().is_empty() {
+            return Err(with_user());
         }
         Ok(Self {
             name,

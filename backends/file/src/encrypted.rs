@@ -10,7 +10,7 @@ use keyhaul_core::{
 
 use crate::config;
 use crate::cursor::Cursor;
-use crate::error::corrupt;
+use crate::error::corrupt_key;
 use crate::identity::Identity;
 use crate::keys::StoreKey;
 use crate::list;
@@ -329,7 +329,7 @@ fn unwrap(wrapped: &[u8], root: &Folder, settings: &config::Encrypted) -> Result
 
 /// The error for a store that has secrets and no key.
 pub(crate) fn key_lost(root: &Folder) -> Error {
-    corrupt(
+    corrupt_key(
         &root.path().join(KEY_FILE),
         "is missing, and without it the secrets beside it cannot be opened",
     )
