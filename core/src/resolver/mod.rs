@@ -58,11 +58,6 @@ impl Resolver {
         &self.policy
     }
 
-    /// The backends.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
     /// The store of a name, with its layers; opened once.
     ///
     /// # Errors
