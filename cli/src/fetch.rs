@@ -21,7 +21,7 @@ pub fn all(session: &Session, references: &[Reference]) -> Outcome<Vec<Arc<Secre
             );
         }
     }
-    let answers = session.wait(session.resolver.resolve(references, &session.request));
+    let answers = session.wait(session.resolver.resolve(references, &session.request()));
     let mut secrets = Vec::with_capacity(answers.len());
     let mut errors: Vec<Error> = Vec::new();
     for answer in answers {

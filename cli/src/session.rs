@@ -1,8 +1,9 @@
 //! What a command works with: the policy that holds, the backends, and a deadline.
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use keyhaul_core::layers::{AuditSink, JsonLinesSink};
 use keyhaul_core::policy::{self, Location};
@@ -17,7 +18,10 @@ use crate::process;
 /// A resolver by the policy that holds, and the runtime it runs on.
 pub struct Session {
     pub resolver: Resolver,
-    pub request: Request,
+    id: Arc<str>,
+    actor: Arc<str>,
+    patience: Duration,
+    deadline: OnceCell<Option<Instant>>,
     // Taken when dropped, and at no other time.
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -41,15 +45,26 @@ impl Session {
             .on_thread_start(process::take_no_signals)
             .build();
         let runtime = runtime.map_err(|error| Error::io("the async runtime", error))?;
-        let request = Request::default()
-            .id(Some(id.into()))
-            .actor(Some(actor().into()))
-            .deadline(Instant::now().checked_add(global.deadline));
         Ok(Self {
             resolver,
-            request,
+            id: id.into(),
+            actor: actor().into(),
+            patience: global.deadline,
+            deadline: OnceCell::new(),
             runtime: Some(runtime),
         })
+    }
+
+    /// Who asks, and until when. The time runs from the first call on: a person who is asked for a
+    /// value is not hurried.
+    pub fn request(&self) -> Request {
+        let deadline = self
+            .deadline
+            .get_or_init(|| Instant::now().checked_add(self.patience));
+        Request::default()
+            .id(Some(self.id.clone()))
+            .actor(Some(self.actor.clone()))
+            .deadline(*deadline)
     }
 
     /// Runs to the end what asks the stores.
@@ -132,7 +147,8 @@ fn base_folder(variable: &str, under_home: &str) -> Result<PathBuf> {
         })
 }
 
-/// Who asks, as the audit shows it: the user's number.
+/// Who asks, as the audit shows it. Who that was before sudo, only the environment could tell,
+/// which anybody can set.
 fn actor() -> String {
     let uid = rustix::process::getuid().as_raw();
     format!("uid:{uid}")

@@ -173,7 +173,7 @@ fn references(session: &Session, path: &PathBuf, report: &mut Report) {
                 continue;
             }
         };
-        let options = GetOptions::default().request(session.request.clone());
+        let options = GetOptions::default().request(session.request());
         match session.wait(session.resolver.get(&reference, options)) {
             Err(error) => report.error(&subject, &error),
             Ok(secret) => {

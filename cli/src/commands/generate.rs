@@ -67,7 +67,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         (false, None) => PutMode::Create,
     };
     let reference = &arguments.reference;
-    let options = arguments.carried.options(mode, session.request.clone());
+    let options = arguments.carried.options(mode, session.request());
     let metadata = session
         .wait(session.resolver.generate(reference, &recipe, options))
         .map_err(|error| {

@@ -52,7 +52,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     let session = Session::open(global)?;
     let options = GetOptions::default()
         .expired(arguments.expired)
-        .request(session.request.clone());
+        .request(session.request());
     let secret = session.wait(session.resolver.get(&arguments.reference, options))?;
     if arguments.format == Shape::Json {
         output::bytes(json(&arguments.reference, &secret)?.expose())?;

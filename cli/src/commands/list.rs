@@ -64,7 +64,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         }
     }
     let scope = arguments.scope.as_deref();
-    let references = session.wait(session.resolver.list(scope, &session.request))?;
+    let references = session.wait(session.resolver.list(scope, &session.request()))?;
     if json {
         output::json(&References { references })?;
     } else {
@@ -75,7 +75,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
 
 async fn paths(session: &Session, store: &str, prefix: &SecretPath) -> Result<Vec<SecretPath>> {
     let store = session.resolver.store(store)?;
-    let mut options = ListOptions::default().request(session.request.clone());
+    let mut options = ListOptions::default().request(session.request());
     let mut paths = Vec::new();
     loop {
         let page = store.list(prefix, &options).await?;

@@ -118,13 +118,14 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
             let runtime = RuntimeDir::open(arguments.runtime_dir.as_deref())?;
             sweep(&runtime);
             let channel = FileChannel::create(&runtime, &master, owner)?;
-            // Whatever fails from here on drops the channel, and the key with it.
-            output::bytes(&render(channel.property())?)?;
+            // Whatever fails from here on, a reader that has gone included, drops the channel, and
+            // the key with it.
+            output::deliver(&render(channel.property())?)?;
             released_by(channel.leave()?.display());
         }
         Channel::Keyring => {
             let channel = KeyringChannel::in_session(&master, arguments.key_timeout)?;
-            output::bytes(&render(channel.property())?)?;
+            output::deliver(&render(channel.property())?)?;
             released_by(channel.leave());
         }
     }

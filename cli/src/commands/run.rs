@@ -96,6 +96,7 @@ fn start(global: &Global, arguments: Arguments, inherited: Inherited) -> Outcome
     if arguments.dry_run {
         return dry_run(global, &arguments.words, &references);
     }
+    process::check_program(&arguments.words[0])?;
     let user = arguments.user.as_deref().map(User::find).transpose()?;
     let secrets = if references.is_empty() {
         tracing::info!("no `ref=` in a secret object: nothing to fetch");
@@ -200,6 +201,7 @@ fn launch(
         descriptors: channel.descriptors(arguments.keep_key),
         inherited,
         mask: SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty()),
+        ignores_children: false,
     };
     if arguments.exec {
         return Err(process::exec(launch).into());
@@ -228,9 +230,12 @@ fn encrypt_all(
 
 /// Starts the program, waits for its end, and takes the key away as soon as it has been read.
 fn attend(launch: Launch, channel: OpenChannel) -> Outcome<u8> {
-    let (mut signals, _) = process::block_signals()?;
+    let (mut signals, ignores_children) = process::block_signals()?;
     let program = launch.words[0].clone();
-    let child = process::spawn(launch)?;
+    let child = process::spawn(Launch {
+        ignores_children,
+        ..launch
+    })?;
     let ended = match channel {
         OpenChannel::File(channel, Some(mut watch)) => {
             let descriptor = watch.as_fd().try_clone_to_owned();

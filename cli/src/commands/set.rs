@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -61,7 +62,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         (false, Some(version)) => PutMode::Update(version),
         (false, None) => PutMode::Overwrite,
     };
-    let options = arguments.carried.options(mode, session.request.clone());
+    let options = arguments.carried.options(mode, session.request());
     let metadata = session
         .wait(session.resolver.put(reference, &value, options))
         .map_err(|error| replace_advice(error, "leave --create out to replace it"))?;
@@ -103,7 +104,12 @@ fn read(global: &Global, arguments: &Arguments) -> Outcome<SecretBytes> {
             }
             return prompt::new_secret(arguments.reference.short());
         }
-        _ => writer.read_all(&mut stdin.lock())?,
+        // Not by the standard library's buffer, which would keep a copy of the value.
+        _ => {
+            let input = stdin.as_fd().try_clone_to_owned();
+            let input = input.map_err(|error| Error::io("standard input", error))?;
+            writer.read_all(&mut File::from(input))?;
+        }
     }
     let value = writer.finish();
     match value.expose() {

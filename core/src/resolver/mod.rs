@@ -132,10 +132,11 @@ impl Resolver {
             .field(target.field.clone());
         let read = async {
             let mut last = None;
-            for name in &target.stores {
+            for (index, name) in target.stores.iter().enumerate() {
                 match self.store(name)?.get(&target.path, &options).await {
                     Err(error) if error.kind().is_transient() => {
-                        last = Some(moved_on(name, target.stores.last() != Some(name), error));
+                        note_move(name, target.stores.get(index + 1), &error);
+                        last = Some(error);
                     }
                     other => return decode(other?, target.encoding),
                 }
@@ -231,7 +232,8 @@ impl Resolver {
             .field(group.field.clone())
             .request(request.clone());
         let mut answers: Vec<Option<Result<Secret>>> = group.targets.iter().map(|_| None).collect();
-        for name in &group.stores {
+        for (index, name) in group.stores.iter().enumerate() {
+            let next = group.stores.get(index + 1);
             let missing = |answer: &Option<Result<Secret>>| match answer {
                 None => true,
                 Some(Err(error)) => error.kind().is_transient(),
@@ -252,18 +254,17 @@ impl Resolver {
                     break;
                 }
             };
-            let is_next = group.stores.last() != Some(name);
             let paths: Vec<SecretPath> = open
                 .iter()
                 .map(|index| group.targets[*index].path.clone())
                 .collect();
             for (index, answer) in open.into_iter().zip(store.get_many(&paths, &options).await) {
-                answers[index] = Some(match answer {
-                    Err(error) if error.kind().is_transient() => {
-                        Err(moved_on(name, is_next, error))
-                    }
-                    other => other,
-                });
+                if let Err(error) = &answer
+                    && error.kind().is_transient()
+                {
+                    note_move(name, next, error);
+                }
+                answers[index] = Some(answer);
             }
         }
         let decoded =
@@ -354,17 +355,12 @@ fn decode(secret: Secret, encoding: Encoding) -> Result<Secret> {
     Ok(Secret::new(encoding.decode(secret.value)?, secret.metadata))
 }
 
-/// Notes why the next store is asked, where there is one.
-fn moved_on(store: &str, is_next: bool, error: Error) -> Error {
-    if is_next {
-        tracing::warn!(
-            store,
-            kind = error.kind().name(),
-            "did not answer, the next is asked: {}",
-            error.message()
-        );
+/// Notes why the next store is asked, where there is one: a failure that is reported is not noted too.
+fn note_move(store: &str, next: Option<&String>, error: &Error) {
+    if let Some(next) = next {
+        let kind = error.kind().name();
+        tracing::warn!(store, kind, next, "did not answer: {}", error.message());
     }
-    error
 }
 
 fn settings(entry: &StoreEntry) -> LayerSettings {

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use crate::house::{wait, wait_until};
+use crate::program::{wait, wait_until};
 
 /// A program at a terminal of its own.
 pub struct Terminal {

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
-use keyhaul_hygiene::house::{collect, finish, wait, wait_until};
+use keyhaul_hygiene::needle::letters;
 use keyhaul_hygiene::process::{self, scan_all};
+use keyhaul_hygiene::program::{collect, finish, wait, wait_until};
 use keyhaul_hygiene::qemu::{Qmp, Volume};
 use keyhaul_hygiene::trace::{Call, Trace};
 use keyhaul_hygiene::{House, Needle, assert_clean, files, search};
@@ -33,8 +35,18 @@ fn master_key(trace: &Trace) -> Needle {
     Needle::new("the master key", calls[0].strings.last().expect("the key"))
 }
 
+/// The canary of this file's houses, and the volume that it opens.
+fn shared() -> &'static (Vec<u8>, Volume) {
+    static SHARED: OnceLock<(Vec<u8>, Volume)> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let passphrase = letters(48);
+        let volume = Volume::new(Path::new(env!("CARGO_TARGET_TMPDIR")), &passphrase);
+        (passphrase, volume)
+    })
+}
+
 fn furnished() -> House {
-    let house = House::new();
+    let house = House::with_canary(&shared().0);
     house.succeeds(&["set", "web01/root"], house.canary().bytes());
     house.also_store_keys();
     house
@@ -43,7 +55,7 @@ fn furnished() -> House {
 /// Starts a system emulator through keyhaul, talks to it, ends it, and looks everywhere.
 fn hunt(options: &[&str]) {
     let house = furnished();
-    let volume = Volume::new(&house);
+    let volume = &shared().1;
     let (socket, log) = (house.outside().join("qmp"), house.inside().join("qemu.log"));
     let runtime_dir = house.runtime_dir();
     let mut line: Vec<_> = ["run", "--runtime-dir", &runtime_dir]
@@ -70,6 +82,7 @@ fn hunt(options: &[&str]) {
     let master = master_key(&Trace::read(&file).expect("a trace"));
     let canary = house.canary();
     assert_clean(&scan_all(&[canary, &master]));
+    house.is_watched("qemu-system-x86_64");
     let kept = || files::scan(house.inside(), &[], &[&master]).expect("readable");
     if options.contains(&"--keep-key") {
         assert_eq!(kept().len(), 1, "the control: a key that is kept is found");
@@ -147,7 +160,7 @@ fn by_keyring() {
 #[test]
 fn the_tools_read_the_disk_and_leave_no_trace() {
     let house = furnished();
-    let volume = Volume::new(&house);
+    let volume = &shared().1;
     let runtime_dir = house.runtime_dir();
     for channel in ["pipe", "file", "keyring"] {
         let mut line: Vec<_> = [
@@ -184,7 +197,7 @@ fn the_tools_read_the_disk_and_leave_no_trace() {
 #[test]
 fn hotplug_by_qmp_sends_ciphertext_and_a_plain_object_would_be_seen() {
     let house = furnished();
-    let volume = Volume::new(&house);
+    let volume = &shared().1;
     let runtime_dir = house.runtime_dir();
     let done = house.succeeds(
         &[

@@ -91,7 +91,7 @@ fn only_get_tells_the_secret() {
 /// Makes a recovery identity, untraced since it lies outside; the file its recipient was put into.
 fn made_by(house: &House, identity: &str) -> std::path::PathBuf {
     let (status, out, words) =
-        keyhaul_hygiene::house::finish(&mut house.keyhaul(&["store", "identity", identity]), b"");
+        keyhaul_hygiene::program::finish(&mut house.keyhaul(&["store", "identity", identity]), b"");
     assert!(status.success(), "{}", String::from_utf8_lossy(&words));
     for needle in keyhaul_hygiene::store::identity(identity.as_ref()) {
         assert_clean(&search("standard output", &out, &[&needle]));

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use keyhaul_hygiene::house::{is_full, wait};
+use keyhaul_hygiene::program::{is_full, wait};
 use keyhaul_hygiene::{House, assert_clean, search};
 
 const CORRUPT: i32 = 12;

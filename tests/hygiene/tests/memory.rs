@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use keyhaul_hygiene::house::{is_full, keyhaul, wait, wait_until};
+use keyhaul_hygiene::program::{is_full, keyhaul, wait, wait_until};
 use keyhaul_hygiene::{House, Needle, assert_clean, memory, process};
 
 const NOBODY: u32 = 65534;
@@ -23,13 +23,12 @@ fn furnished() -> House {
     house
 }
 
-/// A program in QEMU's place: it copies the master key to a file, as QEMU would read it, and waits
+/// A shell script in QEMU's place: it copies the master key to a file, as QEMU would read it, and waits
 /// until its standard input ends.
 fn keeper(house: &House) -> (PathBuf, PathBuf) {
     let (program, copy) = (house.outside().join("keeper"), house.outside().join("key"));
     let script = format!(
-        r#"#!/bin/sh
-for word; do
+        r#"for word; do
     case $word in
         secret,*file=*) cat "${{word##*file=}}" >{copy}.new ;;
         secret_keyring,*serial=*) keyctl pipe "${{word##*serial=}}" >{copy}.new ;;
@@ -42,7 +41,6 @@ exit 0
         copy = copy.display()
     );
     fs::write(&program, script).expect("written");
-    fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("mode");
     (program, copy)
 }
 
@@ -59,7 +57,7 @@ fn waiting(house: &House, options: &[&str]) -> (Child, Needle) {
     ];
     let runtime_dir = house.runtime_dir();
     let run = ["run", "--runtime-dir", &runtime_dir];
-    let line = [&run, options, &["--", &program], &object].concat();
+    let line = [&run, options, &["--", "sh", &program], &object].concat();
     let child = house
         .keyhaul(&line)
         .stdin(Stdio::piped())
@@ -139,7 +137,10 @@ fn another_program_of_the_same_user_cannot_look_into_it() {
     fs::create_dir(&place).expect("folder");
     // Where the user can reach it, wherever the workspace is.
     let program = place.join("keyhaul");
-    fs::copy(keyhaul(), &program).expect("copied");
+    // By a program of its own: a descriptor of ours to write to it could still be open in a child that
+    // another test has just forked, and what is open to be written to does not start.
+    let copied = Command::new("cp").arg(keyhaul()).arg(&program).status();
+    assert!(copied.expect("cp").success());
     for folder in [&place, &program] {
         fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).expect("mode");
     }
@@ -148,7 +149,7 @@ fn another_program_of_the_same_user_cannot_look_into_it() {
         std::os::unix::fs::chown(folder, Some(NOBODY), Some(NOBODY)).expect("given away");
     }
     let set = ["set", "web01/root"];
-    let (status, _, words) = keyhaul_hygiene::house::finish(
+    let (status, _, words) = keyhaul_hygiene::program::finish(
         as_nobody(&house, &program).args(set),
         house.canary().bytes(),
     );
