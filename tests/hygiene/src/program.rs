@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,46 +10,87 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::process::descendants;
+
 /// How long anything may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A program that runs, and that ends with all it has started where a hunt fails in between.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Running {
+    /// Waits for its end, for [`LIMIT`] at most.
+    ///
+    /// # Panics
+    /// Where it does not end in time.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until(|| {
+            status = self.0.try_wait().expect("a child of ours");
+            status.is_some()
+        });
+        status.expect("it did not end in time")
+    }
+}
+
+impl From<Child> for Running {
+    fn from(child: Child) -> Self {
+        Self(child)
+    }
+}
+
+impl Deref for Running {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            // Those below it first: of what strace watches, nothing ends with strace.
+            for pid in descendants(self.0.id()).into_iter().chain([self.0.id()]) {
+                // SAFETY: a signal to a process that we started, or that it started.
+                unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) };
+            }
+            let _ = self.0.wait();
+        }
+    }
+}
 
 /// Runs a program with `input` to its end, and kills it after [`LIMIT`].
 #[track_caller]
 pub fn finish(command: &mut Command, input: &[u8]) -> (ExitStatus, Vec<u8>, Vec<u8>) {
-    let mut child = command
+    command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
+        .stderr(Stdio::piped());
+    let child = command.spawn();
+    let child = child.unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
+    let mut child = Running::from(child);
     let mut stdin = child.stdin.take().expect("piped");
     let input = input.to_vec();
     // It may end without having read all of it.
     let writer = thread::spawn(move || drop(stdin.write_all(&input)));
     let stdout = collect(child.stdout.take().expect("piped"));
     let stderr = collect(child.stderr.take().expect("piped"));
-    let status = wait(&mut child);
+    let status = child.wait();
     writer.join().expect("no panic");
     (
         status,
         stdout.join().expect("no panic"),
         stderr.join().expect("no panic"),
     )
-}
-
-/// Waits for a program's end, and kills it after [`LIMIT`].
-#[track_caller]
-pub fn wait(child: &mut Child) -> ExitStatus {
-    let mut status = None;
-    let ended = wait_until(|| {
-        status = child.try_wait().expect("a child of ours");
-        status.is_some()
-    });
-    if !ended {
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-    status.expect("it did not end in time")
 }
 
 /// Waits until `condition` holds, for [`LIMIT`] at most. Says whether it came to hold.

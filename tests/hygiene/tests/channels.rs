@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use keyhaul_hygiene::needle::letters;
 use keyhaul_hygiene::process::{self, scan_all};
-use keyhaul_hygiene::program::{collect, finish, wait, wait_until};
+use keyhaul_hygiene::program::{Running, collect, finish, wait_until};
 use keyhaul_hygiene::qemu::{Qmp, Volume};
 use keyhaul_hygiene::trace::{Call, Trace};
 use keyhaul_hygiene::{House, Needle, assert_clean, files, search};
@@ -72,6 +72,7 @@ fn hunt(options: &[&str]) {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
+        .map(Running::from)
         .expect("strace");
     let stdout = collect(child.stdout.take().expect("piped"));
     let stderr = collect(child.stderr.take().expect("piped"));
@@ -100,7 +101,7 @@ fn hunt(options: &[&str]) {
         "{object:?}"
     );
     qmp.execute("quit", json!({}));
-    let status = wait(&mut child);
+    let status = child.wait();
     let (stdout, stderr) = (stdout.join().expect("read"), stderr.join().expect("read"));
     let words = String::from_utf8_lossy(&stderr).into_owned();
     assert!(status.success(), "{words}");
@@ -227,6 +228,7 @@ fn hotplug_by_qmp_sends_ciphertext_and_a_plain_object_would_be_seen() {
         .args(&words[1..])
         .stdout(Stdio::piped())
         .spawn()
+        .map(Running::from)
         .expect("QEMU");
     let stdout = collect(child.stdout.take().expect("piped"));
     let mut qmp = Qmp::connect(&socket);
@@ -263,7 +265,7 @@ fn hotplug_by_qmp_sends_ciphertext_and_a_plain_object_would_be_seen() {
         assert!(!search("QMP", recorded, &[house.canary()]).is_empty());
     }
     qmp.execute("quit", json!({}));
-    assert!(wait(&mut child).success());
+    assert!(child.wait().success());
     let shown = String::from_utf8(stdout.join().expect("read")).expect("text");
     assert!(shown.contains(READ) && !shown.contains("failed"), "{shown}");
     let log = fs::read(&log).expect("a log");
@@ -332,7 +334,7 @@ fn the_program_gets_its_callers_environment_and_one_descriptor() {
 /// The environment and the open descriptors of the shell that a command starts, or becomes.
 fn surroundings(mut command: Command) -> (String, BTreeSet<String>) {
     command.stdin(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().expect("started");
+    let mut child = command.spawn().map(Running::from).expect("started");
     let mut shell = None;
     let started = wait_until(|| {
         let candidates = [vec![child.id()], process::descendants(child.id())].concat();
@@ -351,6 +353,6 @@ fn surroundings(mut command: Command) -> (String, BTreeSet<String>) {
     let descriptors = entries.map(|entry| entry.expect("one").file_name().display().to_string());
     let descriptors = descriptors.collect();
     drop(child.stdin.take());
-    assert!(wait(&mut child).success());
+    assert!(child.wait().success());
     (String::from_utf8(environment).expect("text"), descriptors)
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use keyhaul_hygiene::program::{is_full, wait};
+use keyhaul_hygiene::program::{Running, is_full};
 use keyhaul_hygiene::{House, assert_clean, search};
 
 const CORRUPT: i32 = 12;
@@ -190,12 +190,11 @@ fn programs_that_do_not_start_or_fail_and_outputs_that_are_full() {
         .write(true)
         .open("/dev/full")
         .expect("/dev/full");
-    let status = command.stdout(full).stderr(std::process::Stdio::piped());
-    let done = status
+    command.stdout(full).stderr(std::process::Stdio::piped());
+    let done = command
         .spawn()
-        .expect("started")
-        .wait_with_output()
-        .expect("ended");
+        .and_then(std::process::Child::wait_with_output);
+    let done = done.expect("ended");
     assert!(!done.status.success());
     assert_clean(&search("standard error", &done.stderr, &[house.canary()]));
     house.end(&[]);
@@ -274,12 +273,13 @@ fn a_crash_leaves_no_core() {
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::null())
             .spawn()
+            .map(Running::from)
             .expect("started");
         let output = child.stdout.as_ref().expect("piped");
         assert!(is_full(output), "it does not fill the pipe");
         // SAFETY: a signal to a child of ours that has not been waited for.
         unsafe { libc::kill(child.id() as i32, libc::SIGABRT) };
-        wait(&mut child)
+        child.wait()
     };
     let mut control = house.furnish(std::process::Command::new("yes"));
     control.arg("control");

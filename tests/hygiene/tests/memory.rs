@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use keyhaul_hygiene::program::{is_full, keyhaul, wait, wait_until};
+use keyhaul_hygiene::program::{Running, is_full, keyhaul, wait_until};
 use keyhaul_hygiene::{House, Needle, assert_clean, memory, process};
 
 const NOBODY: u32 = 65534;
@@ -45,7 +45,7 @@ exit 0
 }
 
 /// keyhaul that waits for the keeper, and the master key it handed over.
-fn waiting(house: &House, options: &[&str]) -> (Child, Needle) {
+fn waiting(house: &House, options: &[&str]) -> (Running, Needle) {
     let (program, copy) = keeper(house);
     let _ = fs::remove_file(&copy);
     let program = program.display().to_string();
@@ -63,6 +63,7 @@ fn waiting(house: &House, options: &[&str]) -> (Child, Needle) {
         .stdin(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
+        .map(Running::from)
         .expect("started");
     assert!(wait_until(|| copy.exists()), "the keeper got no key");
     let key = fs::read(&copy).expect("a key");
@@ -83,7 +84,7 @@ fn hunt(channel: &str) {
         "{scanned:?}"
     );
     drop(child.stdin.take());
-    assert!(wait(&mut child).success());
+    assert!(child.wait().success());
     assert_clean(&scanned.finds);
     house.end(&[]);
 }
@@ -113,6 +114,7 @@ fn what_keyhaul_still_holds_is_found() {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
+        .map(Running::from)
         .expect("started");
     let output = child.stdout.take().expect("piped");
     assert!(is_full(&output));
@@ -124,7 +126,7 @@ fn what_keyhaul_still_holds_is_found() {
         assert!(!scanned.finds.is_empty(), "{needle:?}");
     }
     drop(output);
-    wait(&mut child);
+    child.wait();
     house.end(&[]);
 }
 
@@ -170,6 +172,7 @@ fn another_program_of_the_same_user_cannot_look_into_it() {
         .stdin(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
+        .map(Running::from)
         .expect("started");
     assert!(wait_until(
         || process::descendants(child.id()).len() == 1 && process::sleeps(child.id())
@@ -193,7 +196,7 @@ fn another_program_of_the_same_user_cannot_look_into_it() {
     assert_eq!(core_limit(child.id()), "0");
     assert_eq!(core_limit(shell), "unlimited");
     drop(child.stdin.take());
-    assert!(wait(&mut child).success());
+    assert!(child.wait().success());
     house.end(&[]);
 }
 
