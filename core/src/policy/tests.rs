@@ -1,5 +1,8 @@
+use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+use proptest::prelude::*;
 
 use super::*;
 
@@ -293,4 +296,108 @@ fn a_missing_policy_and_an_unrouted_reference_say_so() {
         .expect_err("no route");
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("no route of p.toml matches"));
+}
+
+/// A policy as data, to be written as TOML and read back.
+#[derive(Clone, Debug)]
+struct Written {
+    stores: Vec<(String, Option<u32>, Option<u64>)>,
+    /// Scope, store, path template, field, encoding.
+    routes: Vec<(String, usize, Option<String>, Option<String>, Encoding)>,
+    catch_all: bool,
+}
+
+impl Written {
+    fn text(&self) -> String {
+        let mut text = String::from("version = 1\n");
+        let mut line = |line: String| writeln!(text, "{line}").expect("a String takes all");
+        for (index, (name, retries, timeout)) in self.stores.iter().enumerate() {
+            line(format!("[stores.{name:?}]\nurl = \"file:///srv/{index}\""));
+            retries
+                .iter()
+                .for_each(|number| line(format!("retries = {number}")));
+            timeout
+                .iter()
+                .for_each(|millis| line(format!("timeout = \"{millis}ms\"")));
+        }
+        for (scope, store, path, field, encoding) in &self.routes {
+            let name = &self.stores[*store].0;
+            line(format!(
+                "[[routes]]\nmatch = \"{scope}/**\"\nstore = {name:?}"
+            ));
+            path.iter()
+                .for_each(|path| line(format!("path = \"{path}\"")));
+            field
+                .iter()
+                .for_each(|field| line(format!("field = \"{field}\"")));
+            line(format!("encoding = \"{encoding}\""));
+        }
+        if self.catch_all {
+            line(format!(
+                "[[routes]]\nmatch = \"**\"\nstores = [{:?}]",
+                self.stores[0].0
+            ));
+        }
+        text
+    }
+}
+
+fn written() -> impl Strategy<Value = Written> {
+    let word = || "[a-z][a-z0-9-]{0,8}";
+    let store = (
+        word(),
+        prop::option::of(0..=100_u32),
+        prop::option::of(1..100_000_u64),
+    );
+    let stores = prop::collection::btree_map(store.0, (store.1, store.2), 1..5);
+    let path = prop::option::of("(all/)?\\{scope\\}/(x-)?\\{name\\}");
+    let route = (
+        0..100_usize,
+        path,
+        prop::option::of(word()),
+        prop::sample::select(Encoding::ALL),
+    );
+    let routes = prop::collection::btree_map("[a-z]{1,6}[0-9]", route, 0..6);
+    (stores, routes, any::<bool>()).prop_map(|(stores, routes, catch_all)| {
+        let stores: Vec<_> = stores
+            .into_iter()
+            .map(|(name, (r, t))| (name, r, t))
+            .collect();
+        let count = stores.len();
+        let route =
+            |(scope, (store, path, field, encoding))| (scope, store % count, path, field, encoding);
+        Written {
+            routes: routes.into_iter().map(route).collect(),
+            stores,
+            catch_all,
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_what_is_read(written in written()) {
+        let policy = Policy::parse("p.toml", &written.text()).expect("sound");
+        prop_assert_eq!(policy.stores.len(), written.stores.len());
+        for (name, retries, timeout) in &written.stores {
+            prop_assert_eq!(policy.stores[name].retries, *retries);
+            prop_assert_eq!(policy.stores[name].timeout, timeout.map(Duration::from_millis));
+        }
+        for (scope, store, path, field, encoding) in &written.routes {
+            let found = target(&policy, &format!("{scope}/disk/0"));
+            prop_assert_eq!(&found.stores, std::slice::from_ref(&written.stores[*store].0));
+            let path = path.as_deref().unwrap_or("{scope}/{name}");
+            let path = path.replace("{scope}", scope).replace("{name}", "disk/0");
+            prop_assert_eq!(found.path.as_str(), path);
+            prop_assert_eq!(found.field.as_ref().map(Field::as_str), field.as_deref());
+            prop_assert_eq!(found.encoding, *encoding);
+        }
+        let elsewhere = policy.target(&Reference::parse("UPPER/x").expect("valid"));
+        prop_assert_eq!(elsewhere.is_ok(), written.catch_all);
+    }
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "\\PC{0,200}") {
+        let _ = Policy::parse("p.toml", &text);
+    }
 }
