@@ -42,7 +42,8 @@ pub struct Global {
     )]
     pub config: Option<PathBuf>,
 
-    /// How long to wait for the stores in all, as 500ms, 30s or 2m
+    /// How long to wait for the stores in all, as 500ms, 30s or 2m; a store's own `deadline` in the
+    /// policy can be sooner
     #[arg(
         long,
         global = true,
@@ -168,5 +169,31 @@ mod tests {
             let row = format!("\n  {}  {} ", kind.exit_code(), kind.name());
             assert!(EXIT_CODES.contains(&row), "{row}");
         }
+    }
+
+    #[test]
+    fn the_table_of_the_docs_is_the_error_kinds_own() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/exit-codes.md");
+        let page = std::fs::read_to_string(page).expect("the page");
+        // Code, kind, words, HTTP status and ABI status of each row that names a kind.
+        let rows: Vec<Vec<&str>> = page
+            .lines()
+            .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>())
+            .filter(|cells| cells.get(2).is_some_and(|kind| kind.starts_with('`')))
+            .map(|cells| cells[1..6].to_vec())
+            .collect();
+        let expected: Vec<Vec<String>> = ErrorKind::ALL
+            .iter()
+            .map(|kind| {
+                vec![
+                    kind.exit_code().to_string(),
+                    format!("`{}`", kind.name()),
+                    kind.words().to_owned(),
+                    kind.http_status().to_string(),
+                    kind.abi_status().to_string(),
+                ]
+            })
+            .collect();
+        assert_eq!(rows, expected);
     }
 }

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let inherited = hardening::harden();
     let app = app::App::parse();
     start_log(app.global.verbose);
+    let runs = matches!(app.command, app::Command::Run(_));
     let status = match std::panic::catch_unwind(|| app.run(inherited)) {
         Ok(Ok(status)) => status,
         Ok(Err(failure)) => {
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
             failure.status()
         }
         // The hook has said where.
+        Err(_) if runs => failure::RUN,
         Err(_) => keyhaul_core::ErrorKind::Internal.exit_code(),
     };
     // Without running destructors of threads that a store may still block.
@@ -45,5 +47,7 @@ fn start_log(verbose: u8) {
         .with_ansi(false)
         .without_time()
         .with_target(verbose > 1)
+        // It would complain by a panic where standard error takes no words.
+        .log_internal_errors(false)
         .try_init();
 }

@@ -2,13 +2,18 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 
 use keyhaul_core::{Error, ErrorKind, Result, SecretBytes, SecretWriter};
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
 };
 
 use crate::failure::{Failure, INTERRUPTED, Outcome};
+use crate::process::PASSED_ON;
 
 /// The longest line a prompt takes.
 const MAX_LINE: usize = 64 * 1024;
@@ -19,8 +24,8 @@ pub fn new_secret(what: &str) -> Outcome<SecretBytes> {
     // Quiet before the first prompt and until after the second: who types or pastes at once is
     // neither shown nor cut.
     let quiet = Quiet::on(&terminal.0)?;
-    let first = terminal.line(&format!("Value of {what}: "))?;
-    let second = terminal.line("The same again: ")?;
+    let first = terminal.line(&format!("Value of {what}: "), &quiet)?;
+    let second = terminal.line("The same again: ", &quiet)?;
     drop(quiet);
     if first != second {
         return Err(Error::new(
@@ -70,10 +75,13 @@ impl Terminal {
 
     /// A line of a terminal that is quiet. Keys are read one by one so that breaking off with Ctrl-C
     /// cannot leave the terminal without its echo.
-    fn line(&self, prompt: &str) -> Outcome<SecretBytes> {
+    fn line(&self, prompt: &str, quiet: &Quiet<'_>) -> Outcome<SecretBytes> {
         self.say(prompt)?;
         let mut line: Vec<SecretBytes> = Vec::new();
         let outcome = loop {
+            if quiet.is_ending()? {
+                break Err(Failure::silent(INTERRUPTED));
+            }
             let mut key = SecretBytes::init_with(1, |_| {});
             match (&self.0).read(key.expose_mut()) {
                 Ok(0) => break Err(Failure::silent(INTERRUPTED)),
@@ -109,26 +117,61 @@ fn backspace(line: &mut Vec<SecretBytes>) {
 }
 
 /// A terminal that shows nothing and gives every key at once; as before when dropped.
+///
+/// A signal that would end the process waits for that: it would leave a terminal without its echo.
 struct Quiet<'a> {
     terminal: &'a File,
     before: Termios,
+    signals: SignalFd,
+    mask: SigSet,
 }
 
 impl<'a> Quiet<'a> {
     fn on(terminal: &'a File) -> Result<Self> {
         let failed = |error: rustix::io::Errno| Error::io("the terminal", error.into());
+        let no_signals = |error: nix::Error| Error::io("the signals", error.into());
         let before = tcgetattr(terminal).map_err(failed)?;
         let mut quiet = before.clone();
         quiet.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
         quiet.special_codes[SpecialCodeIndex::VMIN] = 1;
         quiet.special_codes[SpecialCodeIndex::VTIME] = 0;
+        let ending = SigSet::from_iter(PASSED_ON.iter().copied());
+        let signals = SignalFd::with_flags(&ending, SfdFlags::SFD_CLOEXEC).map_err(no_signals)?;
+        let mask = ending
+            .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+            .map_err(no_signals)?;
+        // From here on, a failure gives everything back by dropping.
+        let made = Self {
+            terminal,
+            before,
+            signals,
+            mask,
+        };
         tcsetattr(terminal, OptionalActions::Flush, &quiet).map_err(failed)?;
-        Ok(Self { terminal, before })
+        Ok(made)
+    }
+
+    /// Waits for a key, or for a signal that ends the process; whether it is the latter.
+    fn is_ending(&self) -> Result<bool> {
+        let signals = self.signals.as_fd();
+        loop {
+            let mut watched = [
+                PollFd::new(self.terminal, PollFlags::IN),
+                PollFd::from_borrowed_fd(signals, PollFlags::IN),
+            ];
+            match poll(&mut watched, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(Error::io("the terminal", error.into())),
+                Ok(_) => return Ok(!watched[1].revents().is_empty()),
+            }
+        }
     }
 }
 
 impl Drop for Quiet<'_> {
     fn drop(&mut self) {
         let _ = tcsetattr(self.terminal, OptionalActions::Flush, &self.before);
+        // Whatever has come meanwhile ends the process here.
+        let _ = self.mask.thread_set_mask();
     }
 }

@@ -1,8 +1,9 @@
 //! What a command works with: the policy that holds, the backends, and a deadline.
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use keyhaul_core::layers::{AuditSink, JsonLinesSink};
 use keyhaul_core::policy::{self, Location};
@@ -17,7 +18,10 @@ use crate::process;
 /// A resolver by the policy that holds, and the runtime it runs on.
 pub struct Session {
     pub resolver: Resolver,
-    pub request: Request,
+    id: Arc<str>,
+    actor: Arc<str>,
+    patience: Duration,
+    deadline: OnceCell<Option<Instant>>,
     // Taken when dropped, and at no other time.
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -26,7 +30,9 @@ impl Session {
     /// Reads the policy. Opens no store.
     pub fn open(global: &Global) -> Outcome<Self> {
         let policy = Policy::load(&location(global)?)?;
-        tracing::info!(policy = policy.name, "policy read");
+        // Made here, so that the words of -v and the audit have the same.
+        let id = keyhaul_core::random::hex(8)?;
+        tracing::info!(request = id, policy = policy.name, "policy read");
         let audit = match &policy.audit {
             Some(path) => Some(Arc::new(JsonLinesSink::open(path)?) as Arc<dyn AuditSink>),
             None => None,
@@ -39,14 +45,26 @@ impl Session {
             .on_thread_start(process::take_no_signals)
             .build();
         let runtime = runtime.map_err(|error| Error::io("the async runtime", error))?;
-        let request = Request::default()
-            .actor(Some(actor().into()))
-            .deadline(Instant::now().checked_add(global.deadline));
         Ok(Self {
             resolver,
-            request,
+            id: id.into(),
+            actor: actor().into(),
+            patience: global.deadline,
+            deadline: OnceCell::new(),
             runtime: Some(runtime),
         })
+    }
+
+    /// Who asks, and until when. The time runs from the first call on: a person who is asked for a
+    /// value is not hurried.
+    pub fn request(&self) -> Request {
+        let deadline = self
+            .deadline
+            .get_or_init(|| Instant::now().checked_add(self.patience));
+        Request::default()
+            .id(Some(self.id.clone()))
+            .actor(Some(self.actor.clone()))
+            .deadline(*deadline)
     }
 
     /// Runs to the end what asks the stores.
@@ -129,7 +147,8 @@ fn base_folder(variable: &str, under_home: &str) -> Result<PathBuf> {
         })
 }
 
-/// Who asks, as the audit shows it: the user, and who that was before sudo.
+/// Who asks, as the audit shows it. Who that was before sudo, only the environment could tell,
+/// which anybody can set.
 fn actor() -> String {
     let uid = rustix::process::getuid().as_raw();
     format!("uid:{uid}")

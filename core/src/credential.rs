@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::fs::File;
-
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, ErrorKind, Result, SecretBytes, SecretWriter};
@@ -17,7 +17,8 @@ pub enum CredentialSource {
     Credential(String),
     /// `env:NAME`: an environment variable.
     Env(String),
-    /// `fd:N`: an inherited descriptor, read once to its end.
+    /// `fd:N`: an inherited descriptor, read once to its end, and from then on closed to the
+    /// programs that this process starts.
     Fd(RawFd),
     /// `file:PATH`: a file that only its owner can read.
     File(PathBuf),
@@ -77,12 +78,12 @@ impl CredentialSource {
     /// Reads the credential, exactly as it is: a trailing newline is the caller's to drop.
     ///
     /// # Errors
-    /// `InvalidConfig` where the source is not there, `PermissionDenied` where a file can be read
-    /// by others or not by us, `TooLarge` above [`MAX`](Self::MAX).
+    /// `InvalidConfig` where the source is not there or no file, `PermissionDenied` where a file can
+    /// be read by others, belongs to another user, or cannot be read by us, `TooLarge` above
+    /// [`MAX`](Self::MAX).
     pub fn read(&self) -> Result<SecretBytes> {
         if let Self::Env(name) = self {
             let value = std::env::var_os(name).ok_or_else(|| self.missing("is not set"))?;
-            use std::os::unix::ffi::OsStrExt;
             return Ok(SecretBytes::copy_from(value.as_bytes()));
         }
         let mut file = match (self, self.path()?) {
@@ -105,8 +106,29 @@ impl CredentialSource {
             }
             _ => Error::io(format!("{self} cannot be read"), error),
         };
-        let file = File::open(path).map_err(failed)?;
+        // Not to wait for the other end of what is a pipe.
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            let error = self.missing(&format!("is no file: {}", path.display()));
+            return Err(error.with_advice("a pipe is named by its descriptor, as fd:3"));
+        }
+        let us = rustix::process::geteuid().as_raw();
+        if ![0, us].contains(&metadata.uid()) {
+            return Err(Error::new(
+                ErrorKind::PermissionDenied,
+                format!(
+                    "{} belongs to uid {}, who could read and change the credential",
+                    path.display(),
+                    metadata.uid()
+                ),
+            )
+            .with_advice(format!("chown {us} {}", path.display())));
+        }
         // systemd gives credential files 0400 or, for a unit's user, an ACL whose mask shows as
         // group bits; their folder is private.
         let open = if matches!(self, Self::Credential(_)) {
@@ -149,9 +171,9 @@ impl fmt::Display for CredentialSource {
 
 fn open_inherited(fd: RawFd) -> std::io::Result<File> {
     let path = format!("/dev/fd/{fd}");
-    // A pipe is opened anew by its path, which leaves the caller's descriptor alone.
-    match File::open(&path) {
-        Ok(file) => Ok(file),
+    // A pipe is opened anew by its path, which leaves the caller's position in a file alone.
+    let file = match File::open(&path) {
+        Ok(file) => file,
         // Sockets cannot be opened by path: duplicate them.
         Err(_) => {
             // SAFETY: F_DUPFD_CLOEXEC takes any number and fails on one that is not open.
@@ -160,9 +182,16 @@ fn open_inherited(fd: RawFd) -> std::io::Result<File> {
                 return Err(std::io::Error::last_os_error());
             }
             // SAFETY: `copy` is a new descriptor that nothing else owns.
-            Ok(File::from(unsafe { OwnedFd::from_raw_fd(copy) }))
+            File::from(unsafe { OwnedFd::from_raw_fd(copy) })
         }
+    };
+    // A program that is started later has no use for it, and could read a file again. It does
+    // need the three standard streams.
+    // SAFETY: F_SETFD takes any number and fails on one that is not open.
+    if fd > 2 && unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(std::io::Error::last_os_error());
     }
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -228,5 +257,47 @@ mod tests {
         let source = CredentialSource::Fd(read.as_raw_fd());
         assert_eq!(source.read().expect("read").expose(), b"secret");
         assert!(CredentialSource::Fd(9999).read().is_err());
+    }
+
+    #[test]
+    fn a_program_that_is_started_later_does_not_inherit_the_descriptor() {
+        let file = tempfile::tempfile().expect("file");
+        let inherits = || {
+            let fd = rustix::io::fcntl_getfd(&file).expect("flags");
+            !fd.contains(rustix::io::FdFlags::CLOEXEC)
+        };
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).expect("set");
+        assert!(inherits());
+        CredentialSource::Fd(file.as_raw_fd()).read().expect("read");
+        assert!(!inherits());
+    }
+
+    #[test]
+    fn a_pipe_is_no_file_and_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).expect("pipe");
+        let error = CredentialSource::File(path).read().expect_err("a pipe");
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_refused() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("id");
+        std::fs::write(&path, "secret").expect("written");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("mode");
+        if std::os::unix::fs::chown(&path, Some(65534), None).is_err() {
+            // Only root can give a file away.
+            assert!(!rustix::process::geteuid().is_root());
+            return;
+        }
+        let source = CredentialSource::File(path.clone());
+        let error = source.read().expect_err("nobody's");
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(error.message().contains("uid 65534"), "{error}");
+        std::os::unix::fs::chown(&path, Some(0), None).expect("given back");
+        source.read().expect("root's");
     }
 }

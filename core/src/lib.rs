@@ -34,7 +34,7 @@ pub use recipe::{Alphabet, Recipe};
 pub use reference::{Field, Reference, Version};
 pub use registry::{Registry, StoreConfig, StoreFactory};
 pub use resolver::Resolver;
-pub use secret::{Protection, SecretBytes, SecretWriter, protection, wipe};
+pub use secret::{Protection, SecretBytes, SecretWriter, protection, wipe, wiping_stack};
 pub use store::{
     Capabilities, Capability, DeleteOptions, Descriptor, GetOptions, IdempotencyId, ListOptions,
     Metadata, Page, PutMode, PutOptions, Request, Secret, SecretStore,

@@ -8,9 +8,10 @@ use keyhaul_core::{
     Page, PutMode, PutOptions, Result, Secret, SecretBytes, SecretPath,
 };
 
+use crate::change;
 use crate::config;
 use crate::cursor::Cursor;
-use crate::error::corrupt;
+use crate::error::corrupt_key;
 use crate::identity::Identity;
 use crate::keys::StoreKey;
 use crate::list;
@@ -237,16 +238,7 @@ impl Engine for Encrypted {
             .iter()
             .flat_map(|records| records.raw(settings.keep_versions - 1));
         let bytes = meta.file(path, value, older, &key)?;
-        lock.begin()?;
-        // Written before folders are made for it: a full disk then leaves nothing behind.
-        let temporary = root.write_temporary(&bytes)?;
-        let folder = cursor.make(&place.folders)?;
-        if let Err(error) = temporary.place(folder, &place.file) {
-            cursor.prune();
-            return Err(error);
-        }
-        cursor.here().sync()?;
-        lock.done()?;
+        change::write(lock, &root, &mut cursor, &place, &bytes)?;
         meta.public()
     }
 
@@ -274,11 +266,7 @@ impl Engine for Encrypted {
                 return Err(conflict(current));
             }
         }
-        lock.begin()?;
-        cursor.here().remove(&place.file)?;
-        cursor.prune();
-        cursor.here().sync()?;
-        lock.done()
+        change::remove(lock, &mut cursor, &place)
     }
 
     fn list(&self, prefix: &SecretPath, options: &ListOptions) -> Result<Page> {
@@ -329,7 +317,7 @@ fn unwrap(wrapped: &[u8], root: &Folder, settings: &config::Encrypted) -> Result
 
 /// The error for a store that has secrets and no key.
 pub(crate) fn key_lost(root: &Folder) -> Error {
-    corrupt(
+    corrupt_key(
         &root.path().join(KEY_FILE),
         "is missing, and without it the secrets beside it cannot be opened",
     )

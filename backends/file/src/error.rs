@@ -34,6 +34,12 @@ pub(crate) fn corrupt(path: &Path, what: &str) -> Error {
         .with_advice("restore it from a backup, or delete the secret and set it anew")
 }
 
+/// The store's key file, without which no secret opens: to set one anew would not help.
+pub(crate) fn corrupt_key(path: &Path, what: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("{} {what}", path.display()))
+        .with_advice("restore it from a backup: any backup of this store has it")
+}
+
 /// A file or folder that cannot be trusted.
 pub(crate) fn unsafe_path(path: &Path, what: &str) -> Error {
     Error::new(

@@ -9,7 +9,7 @@ use chacha20poly1305::aead::inout::InOutBuf;
 use chacha20poly1305::{AeadInOut, Key, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use keyhaul_core::{Error, ErrorKind, Result, SecretBytes, random};
 
-use crate::error::{corrupt, internal};
+use crate::error::{corrupt_key, internal};
 use crate::identity::Identity;
 
 /// What the wrapped text begins with; then comes the key.
@@ -55,10 +55,7 @@ impl StoreKey {
     /// `Unauthenticated` where the identity is none of the recipients, `Corrupt` where the file is
     /// damaged.
     pub(crate) fn unwrap(wrapped: &[u8], identity: &Identity, file: &Path) -> Result<Self> {
-        let damaged = || {
-            corrupt(file, "is damaged, or is no store key")
-                .with_advice("restore it from a backup: any backup of this store has it")
-        };
+        let damaged = || corrupt_key(file, "is damaged, or is no store key");
         let decryptor = Decryptor::new_buffered(wrapped).map_err(|_| damaged())?;
         let mut plain = decryptor
             .decrypt(identity.keys())

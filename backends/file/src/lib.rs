@@ -36,6 +36,7 @@
 //! tools that every host has, and damage stays where it is.
 
 mod admin;
+mod change;
 mod config;
 mod cursor;
 mod encrypted;

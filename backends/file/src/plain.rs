@@ -12,6 +12,7 @@ use keyhaul_core::{
 use rustix::fs::Stat;
 
 use crate::MAX_VALUE;
+use crate::change;
 use crate::config;
 use crate::cursor::Cursor;
 use crate::encrypted::not_made;
@@ -99,15 +100,7 @@ impl Engine for Plain {
                 "there is such a secret already",
             ));
         }
-        lock.begin()?;
-        let temporary = root.write_temporary(value.expose())?;
-        let folder = cursor.make(&place.folders)?;
-        if let Err(error) = temporary.place(folder, &place.file) {
-            cursor.prune();
-            return Err(error);
-        }
-        cursor.here().sync()?;
-        lock.done()?;
+        change::write(lock, &root, &mut cursor, &place, value.expose())?;
         let (_, stat) = open(&mut cursor, path)?;
         Ok(metadata(&stat))
     }
@@ -120,11 +113,7 @@ impl Engine for Plain {
         let mut cursor = Cursor::new(root);
         let place = NAMING.place(path);
         if cursor.go(&place.folders)?.is_some() {
-            lock.begin()?;
-            cursor.here().remove(&place.file)?;
-            cursor.prune();
-            cursor.here().sync()?;
-            lock.done()?;
+            change::remove(lock, &mut cursor, &place)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use keyhaul_core::{
     Capabilities, Capability, DeleteOptions, Descriptor, Error, ErrorKind, GetOptions, ListOptions,
     Metadata, Page, PutMode, PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath,
-    SecretStore, StoreConfig,
+    SecretStore, StoreConfig, wiping_stack,
 };
 
 use crate::config::Settings;
@@ -110,7 +110,9 @@ impl FileStore {
         work: impl FnOnce(&dyn Engine) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let engine = Arc::clone(&self.engine);
-        let done = tokio::task::spawn_blocking(move || work(engine.as_ref())).await;
+        // The thread lives on, and with it what ciphers leave on its stack.
+        let work = move || wiping_stack(|| work(engine.as_ref()));
+        let done = tokio::task::spawn_blocking(work).await;
         // What a panic said stays out: it could be anything.
         done.unwrap_or_else(|_| {
             Err(Error::new(

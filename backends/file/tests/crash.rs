@@ -171,7 +171,7 @@ fn killed_writers_leave_the_old_value_or_the_new() {
         "{completed} writes done, {junk} temporary files left"
     );
     assert!(
-        begun.elapsed() < Duration::from_secs(60),
+        begun.elapsed() < Duration::from_secs(300),
         "took {:?}",
         begun.elapsed()
     );

@@ -14,8 +14,14 @@ use crate::output::{self, Format, Style};
 use crate::session::{self, Session};
 use crate::times::shown;
 
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul check
+  keyhaul check --refs /etc/keyhaul/web01.refs --format json";
+
 /// Arguments of `check`.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// A file with a reference a line; each is resolved, and its value is not shown.
     /// Empty lines and lines that begin with `#` are passed over
@@ -44,6 +50,9 @@ struct Finding {
     advice: Option<String>,
     #[serde(skip)]
     error: Option<ErrorKind>,
+    /// The error for people, a line for each thing that is known about it.
+    #[serde(skip)]
+    lines: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -64,16 +73,16 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome<u8> {
             .for_each(|error| report.error("policy", error)),
         Ok(policy) => {
             report.policy = Some(policy.name.clone());
-            report.ok(
-                "policy",
-                format!("{} is sound: {}", policy.name, size(&policy)),
-            );
             match Session::open(global) {
                 Err(failure) => failure
                     .errors()
                     .iter()
                     .for_each(|e| report.error("policy", e)),
                 Ok(session) => {
+                    report.ok(
+                        "policy",
+                        format!("{} is sound: {}", policy.name, size(&policy)),
+                    );
                     stores(&session, &mut report);
                     if let Some(path) = &arguments.refs {
                         references(&session, path, &mut report);
@@ -164,7 +173,7 @@ fn references(session: &Session, path: &PathBuf, report: &mut Report) {
                 continue;
             }
         };
-        let options = GetOptions::default().request(session.request.clone());
+        let options = GetOptions::default().request(session.request());
         match session.wait(session.resolver.get(&reference, options)) {
             Err(error) => report.error(&subject, &error),
             Ok(secret) => {
@@ -210,7 +219,7 @@ fn memory(report: &mut Report) {
 
 impl Report {
     fn ok(&mut self, subject: &str, message: String) {
-        self.push(Level::Ok, subject, message, None, None);
+        self.push(Level::Ok, subject, message, None);
     }
 
     fn warn(&mut self, subject: &str, message: &str, advice: &str) {
@@ -218,7 +227,6 @@ impl Report {
             Level::Warning,
             subject,
             message.to_owned(),
-            None,
             Some(advice.to_owned()),
         );
     }
@@ -231,7 +239,10 @@ impl Report {
             source = cause.source();
         }
         let advice = error.advice().map(str::to_owned);
-        self.push(Level::Error, subject, message, Some(error.kind()), advice);
+        let finding = self.push(Level::Error, subject, message, advice);
+        finding.kind = Some(error.kind().name());
+        finding.error = Some(error.kind());
+        finding.lines = Some(output::in_words(error, Style::of_stdout(), 8));
     }
 
     fn push(
@@ -239,18 +250,19 @@ impl Report {
         level: Level,
         subject: &str,
         message: String,
-        error: Option<ErrorKind>,
         advice: Option<String>,
-    ) {
-        let kind = error.map(ErrorKind::name);
+    ) -> &mut Finding {
         self.findings.push(Finding {
             level,
             subject: subject.to_owned(),
             message,
-            kind,
+            kind: None,
             advice,
-            error,
+            error: None,
+            lines: None,
         });
+        let last = self.findings.len() - 1;
+        &mut self.findings[last]
     }
 }
 
@@ -262,6 +274,10 @@ fn print(report: &Report) -> keyhaul_core::Result<()> {
             Level::Warning => style.warning("warning"),
             Level::Error => style.error("error  "),
         };
+        if let Some(lines) = &finding.lines {
+            output::line(format_args!("{word} {}: {lines}", finding.subject))?;
+            continue;
+        }
         output::line(format_args!(
             "{word} {}: {}",
             finding.subject, finding.message

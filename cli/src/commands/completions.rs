@@ -5,8 +5,13 @@ use crate::app::App;
 use crate::failure::Outcome;
 use crate::output;
 
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul completions bash > /etc/bash_completion.d/keyhaul";
+
 /// Arguments of `completions`.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// The shell
     #[arg(value_enum)]

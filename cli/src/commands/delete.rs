@@ -44,7 +44,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     for reference in &arguments.references {
         let options = DeleteOptions::default()
             .version(arguments.if_version.clone())
-            .request(session.request.clone());
+            .request(session.request());
         match session.wait(session.resolver.delete(reference, options)) {
             Ok(()) => output::words(format_args!("deleted {}", reference.short())),
             Err(error) => errors.push(error),

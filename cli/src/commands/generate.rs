@@ -1,14 +1,21 @@
 use clap::{Args, ValueEnum};
 use keyhaul_core::{Alphabet, PutMode, Recipe, Reference, Version};
 
-use super::{Carried, reference, version, version_words};
+use super::{Carried, reference, replace_advice, version, version_words};
 use crate::app::Global;
 use crate::failure::Outcome;
 use crate::output;
 use crate::session::Session;
 
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul generate web01/root-disk                      32 letters and digits
+  keyhaul generate web01/vnc --length 8                 VNC compares 8 bytes
+  keyhaul generate web01/key --alphabet bytes           32 bytes: an AES-256 key";
+
 /// Arguments of `generate`.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// The secret, as web01/root-disk
     #[arg(value_name = "REF", value_parser = reference)]
@@ -60,8 +67,14 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         (false, None) => PutMode::Create,
     };
     let reference = &arguments.reference;
-    let options = arguments.carried.options(mode, session.request.clone());
-    let metadata = session.wait(session.resolver.generate(reference, &recipe, options))?;
+    let options = arguments.carried.options(mode, session.request());
+    let metadata = session
+        .wait(session.resolver.generate(reference, &recipe, options))
+        .map_err(|error| {
+            let advice = "read it with `keyhaul get`, or replace it with --overwrite: \
+                          a disk that it opens then needs the new one added first";
+            replace_advice(error, advice)
+        })?;
     output::words(format_args!(
         "generated {}{}",
         reference.short(),

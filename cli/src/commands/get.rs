@@ -12,8 +12,14 @@ use crate::failure::Outcome;
 use crate::output;
 use crate::session::Session;
 
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul get web01/root-disk | cryptsetup open --key-file - disk.luks root
+  keyhaul get --expired web01/root-disk | keyhaul set web01/root-disk";
+
 /// Arguments of `get`.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// The secret, as web01/root-disk
     #[arg(value_name = "REF", value_parser = reference)]
@@ -46,7 +52,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     let session = Session::open(global)?;
     let options = GetOptions::default()
         .expired(arguments.expired)
-        .request(session.request.clone());
+        .request(session.request());
     let secret = session.wait(session.resolver.get(&arguments.reference, options))?;
     if arguments.format == Shape::Json {
         output::bytes(json(&arguments.reference, &secret)?.expose())?;

@@ -8,24 +8,24 @@ use crate::output;
 /// Arguments of `help`.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// A command, or `exit-codes`
-    topic: Option<String>,
+    /// A command, as `run` or `store rewrap`, or `exit-codes`
+    topic: Vec<String>,
 }
 
 /// Prints help.
 pub fn run(arguments: Arguments) -> Outcome {
     let mut app = App::command();
     app.build();
-    let command = match arguments.topic.as_deref() {
-        Some("exit-codes") => return Ok(output::line(EXIT_CODES)?),
-        None => &mut app,
-        Some(topic) => app.find_subcommand_mut(topic).ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidConfig,
-                format!("there is no command {topic:?}"),
-            )
-            .with_advice("`keyhaul help` lists the commands")
-        })?,
-    };
+    if arguments.topic == ["exit-codes"] {
+        return Ok(output::line(EXIT_CODES)?);
+    }
+    let mut command = &mut app;
+    for word in &arguments.topic {
+        command = command.find_subcommand_mut(word).ok_or_else(|| {
+            let rule = format!("there is no command {:?}", arguments.topic.join(" "));
+            Error::new(ErrorKind::InvalidConfig, rule)
+                .with_advice("`keyhaul help` lists the commands")
+        })?;
+    }
     Ok(output::line(command.render_long_help())?)
 }

@@ -8,8 +8,14 @@ use crate::failure::Outcome;
 use crate::output::{self, Format};
 use crate::session::Session;
 
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul list web01                                    a scope's references
+  keyhaul list --store site                             all that a store holds";
+
 /// Arguments of `list`.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Only this scope, as web01; with --store, only what lies below this path
     #[arg(value_name = "SCOPE")]
@@ -58,7 +64,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         }
     }
     let scope = arguments.scope.as_deref();
-    let references = session.wait(session.resolver.list(scope, &session.request))?;
+    let references = session.wait(session.resolver.list(scope, &session.request()))?;
     if json {
         output::json(&References { references })?;
     } else {
@@ -69,7 +75,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
 
 async fn paths(session: &Session, store: &str, prefix: &SecretPath) -> Result<Vec<SecretPath>> {
     let store = session.resolver.store(store)?;
-    let mut options = ListOptions::default().request(session.request.clone());
+    let mut options = ListOptions::default().request(session.request());
     let mut paths = Vec::new();
     loop {
         let page = store.list(prefix, &options).await?;

@@ -9,8 +9,13 @@ use crate::app::App;
 use crate::failure::Outcome;
 use crate::output;
 
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul man --output /usr/local/share/man/man1";
+
 /// Arguments of `man`.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Write keyhaul.1 and one page for each command into this folder [default: print keyhaul.1]
     #[arg(long, value_name = "FOLDER")]
@@ -37,7 +42,24 @@ fn page(command: &clap::Command) -> Result<Vec<u8>> {
     let mut page = Vec::new();
     let rendered = Man::new(command.clone()).render(&mut page);
     rendered.map_err(|error| Error::io("the manual page", error))?;
-    Ok(page)
+    Ok(as_written(page, command.get_name()))
+}
+
+/// The page with its table or examples line by line: troff would fill them like prose.
+fn as_written(page: Vec<u8>, command: &str) -> Vec<u8> {
+    let heading = match command {
+        "keyhaul" => "EXIT STATUS",
+        _ => "EXAMPLES",
+    };
+    match String::from_utf8(page) {
+        Ok(text) => text
+            .replace(".SH EXTRA\n", &format!(".SH \"{heading}\"\n.nf\n"))
+            .replace(".SH VERSION\n", ".fi\n.SH VERSION\n")
+            .replace("\nExamples:\n", "\n")
+            .replace("\nExit codes:\n", "\n")
+            .into_bytes(),
+        Err(other) => other.into_bytes(),
+    }
 }
 
 fn write(folder: &Path, name: &str, command: &clap::Command) -> Result<()> {

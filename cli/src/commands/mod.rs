@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use clap::Args;
-use keyhaul_core::{Metadata, PutMode, PutOptions, Reference, Request, Version};
+use keyhaul_core::{Error, ErrorKind, Metadata, PutMode, PutOptions, Reference, Request, Version};
 
 use crate::output::Format;
 use crate::times;
@@ -65,6 +65,15 @@ fn reference(text: &str) -> Result<Reference, String> {
 /// A version on the command line.
 fn version(text: &str) -> Result<Version, String> {
     Version::new(text).map_err(|error| error.message().to_owned())
+}
+
+/// The error of a create that found the secret there, with the option that replaces it.
+fn replace_advice(error: Error, advice: &'static str) -> Error {
+    if error.kind() == ErrorKind::AlreadyExists {
+        error.with_advice(advice)
+    } else {
+        error
+    }
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

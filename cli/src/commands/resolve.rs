@@ -16,8 +16,15 @@ use crate::process::User;
 use crate::session::Session;
 use crate::{fetch, output};
 
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul resolve root=web01/root-disk                  -object …, for a script
+  keyhaul resolve --format qmp web01/data               for a QEMU that runs
+  keyhaul resolve --release /run/keyhaul/keyhaul-…      once QEMU has started";
+
 /// Arguments of `resolve`.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// The secrets: a reference, as web01/root-disk, or ID=REF to choose the object's id
     #[arg(value_name = "[ID=]REF", required_unless_present = "release", value_parser = wanted)]
@@ -111,13 +118,14 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
             let runtime = RuntimeDir::open(arguments.runtime_dir.as_deref())?;
             sweep(&runtime);
             let channel = FileChannel::create(&runtime, &master, owner)?;
-            // Whatever fails from here on drops the channel, and the key with it.
-            output::bytes(&render(channel.property())?)?;
+            // Whatever fails from here on, a reader that has gone included, drops the channel, and
+            // the key with it.
+            output::deliver(&render(channel.property())?)?;
             released_by(channel.leave()?.display());
         }
         Channel::Keyring => {
             let channel = KeyringChannel::in_session(&master, arguments.key_timeout)?;
-            output::bytes(&render(channel.property())?)?;
+            output::deliver(&render(channel.property())?)?;
             released_by(channel.leave());
         }
     }
@@ -143,10 +151,17 @@ fn released_by(what: impl std::fmt::Display) {
 }
 
 fn take_away(what: &std::path::Path) -> Result<()> {
-    match what.to_str().and_then(|text| text.parse::<i32>().ok()) {
+    let done = match what.to_str().and_then(|text| text.parse::<i32>().ok()) {
         Some(serial) => release_serial(serial),
         None => release(what),
-    }
+    };
+    done.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => error.with_advice(
+            "it was taken away already, its time was over, or it is another name: \
+             `keyhaul resolve` printed the right one",
+        ),
+        _ => error,
+    })
 }
 
 fn distinct(wanted: &[Wanted]) -> Result<()> {

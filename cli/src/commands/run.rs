@@ -11,7 +11,7 @@ use keyhaul_core::qemu::command_line::{
     CommandLine, Finding, Place, Severity, check, check_expiry,
 };
 use keyhaul_core::qemu::{KeySource, MasterKey, Owner, encrypt};
-use keyhaul_core::{Error, ErrorKind, Reference, Result, Secret};
+use keyhaul_core::{Error, ErrorKind, Reference, Result, Secret, wiping_stack};
 use nix::sys::signal::SigSet;
 
 use crate::app::Global;
@@ -21,8 +21,20 @@ use crate::process::{self, Launch, User, Watcher};
 use crate::session::Session;
 use crate::{fetch, output};
 
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul run -- qemu-system-x86_64 -m 512 \\
+    -object secret,id=root,ref=web01/root-disk \\
+    -blockdev driver=luks,node-name=root,key-secret=root,file.driver=file,file.filename=disk.luks \\
+    -device virtio-blk-pci,drive=root
+  keyhaul run --user vm01 -- qemu-system-x86_64 …    QEMU as a user of its own
+  keyhaul run --dry-run -- qemu-system-x86_64 …      what would be fetched, and from where
+
+The exit status is the program's; 125 where keyhaul itself failed.";
+
 /// Arguments of `run`.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// How the master key reaches QEMU
     #[arg(long, value_enum, default_value_t)]
@@ -84,6 +96,7 @@ fn start(global: &Global, arguments: Arguments, inherited: Inherited) -> Outcome
     if arguments.dry_run {
         return dry_run(global, &arguments.words, &references);
     }
+    process::check_program(&arguments.words[0])?;
     let user = arguments.user.as_deref().map(User::find).transpose()?;
     let secrets = if references.is_empty() {
         tracing::info!("no `ref=` in a secret object: nothing to fetch");
@@ -179,16 +192,8 @@ fn launch(
     let (channel, words) = if secrets.is_empty() {
         (OpenChannel::Unused, arguments.words.clone())
     } else {
-        let master = MasterKey::generate()?;
-        let mut encrypted = Vec::with_capacity(secrets.len());
-        for (object, secret) in line.references().iter().zip(&secrets) {
-            encrypted.push((object.id.clone(), encrypt(&master, secret.value.expose())?));
-        }
-        // Plaintext ends here.
-        drop(secrets);
-        let channel = OpenChannel::open(arguments, &master, owner)?;
-        let words = line.rewrite(&channel.source(), &encrypted)?;
-        (channel, words)
+        // We may wait here for as long as a VM runs: nothing of a value or key stays with us.
+        wiping_stack(|| encrypt_all(arguments, line, secrets, owner))?
     };
     let launch = Launch {
         words,
@@ -196,6 +201,7 @@ fn launch(
         descriptors: channel.descriptors(arguments.keep_key),
         inherited,
         mask: SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty()),
+        ignores_children: false,
     };
     if arguments.exec {
         return Err(process::exec(launch).into());
@@ -203,11 +209,33 @@ fn launch(
     attend(launch, channel)
 }
 
+/// The master key on its way, and the program's words with ciphertext in place of the references.
+fn encrypt_all(
+    arguments: &Arguments,
+    line: &CommandLine,
+    secrets: Vec<Arc<Secret>>,
+    owner: Option<Owner>,
+) -> Result<(OpenChannel, Vec<OsString>)> {
+    let master = MasterKey::generate()?;
+    let mut encrypted = Vec::with_capacity(secrets.len());
+    for (object, secret) in line.references().iter().zip(&secrets) {
+        encrypted.push((object.id.clone(), encrypt(&master, secret.value.expose())?));
+    }
+    // Plaintext ends here.
+    drop(secrets);
+    let channel = OpenChannel::open(arguments, &master, owner)?;
+    let words = line.rewrite(&channel.source(), &encrypted)?;
+    Ok((channel, words))
+}
+
 /// Starts the program, waits for its end, and takes the key away as soon as it has been read.
 fn attend(launch: Launch, channel: OpenChannel) -> Outcome<u8> {
-    let (mut signals, _) = process::block_signals()?;
+    let (mut signals, ignores_children) = process::block_signals()?;
     let program = launch.words[0].clone();
-    let child = process::spawn(launch)?;
+    let child = process::spawn(Launch {
+        ignores_children,
+        ..launch
+    })?;
     let ended = match channel {
         OpenChannel::File(channel, Some(mut watch)) => {
             let descriptor = watch.as_fd().try_clone_to_owned();
@@ -242,7 +270,10 @@ fn attend(launch: Launch, channel: OpenChannel) -> Outcome<u8> {
                         "{} ended without having read the master key from its descriptor",
                         program.display()
                     ),
-                    Some("a wrapper such as sudo closes descriptors: use --channel file"),
+                    Some(
+                        "if it failed over the key: a wrapper such as sudo closes descriptors, so use \
+                         --channel file; one that changes the user cannot read it, so use --user",
+                    ),
                 );
             }
             ended

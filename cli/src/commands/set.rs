@@ -1,11 +1,12 @@
 use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use clap::Args;
 use keyhaul_core::{Error, ErrorKind, PutMode, Reference, SecretBytes, SecretWriter, Version};
 
-use super::{Carried, reference, version, version_words};
+use super::{Carried, reference, replace_advice, version, version_words};
 use crate::app::Global;
 use crate::failure::Outcome;
 use crate::session::Session;
@@ -14,8 +15,15 @@ use crate::{output, prompt};
 /// The longest value that is read; stores have limits of their own below it.
 const MAX_VALUE: usize = 16 * 1024 * 1024;
 
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul set web01/vnc                                 asks, without echo
+  keyhaul set web01/tls-key --from /root/key.pass       a file, exactly as it is
+  pass show vm/data | keyhaul set web01/data --strip-newline";
+
 /// Arguments of `set`.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// The secret, as web01/root-disk
     #[arg(value_name = "REF", value_parser = reference)]
@@ -54,8 +62,10 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         (false, Some(version)) => PutMode::Update(version),
         (false, None) => PutMode::Overwrite,
     };
-    let options = arguments.carried.options(mode, session.request.clone());
-    let metadata = session.wait(session.resolver.put(reference, &value, options))?;
+    let options = arguments.carried.options(mode, session.request());
+    let metadata = session
+        .wait(session.resolver.put(reference, &value, options))
+        .map_err(|error| replace_advice(error, "leave --create out to replace it"))?;
     output::words(format_args!(
         "stored {}{}",
         reference.short(),
@@ -81,7 +91,9 @@ fn read(global: &Global, arguments: &Arguments) -> Outcome<SecretBytes> {
                 Error::new(kind, format!("the file {} cannot be read", path.display()))
                     .with_source(error)
             })?;
-            writer.read_all(&mut file)?;
+            writer
+                .read_all(&mut file)
+                .map_err(|error| error.with_place(path.display()))?;
         }
         None if stdin.is_terminal() => {
             if global.non_interactive {
@@ -92,12 +104,18 @@ fn read(global: &Global, arguments: &Arguments) -> Outcome<SecretBytes> {
             }
             return prompt::new_secret(arguments.reference.short());
         }
-        _ => writer.read_all(&mut stdin.lock())?,
+        // Not by the standard library's buffer, which would keep a copy of the value.
+        _ => {
+            let input = stdin.as_fd().try_clone_to_owned();
+            let input = input.map_err(|error| Error::io("standard input", error))?;
+            writer.read_all(&mut File::from(input))?;
+        }
     }
     let value = writer.finish();
     match value.expose() {
         [rest @ .., b'\n'] if arguments.strip_newline => {
             let rest = rest.strip_suffix(b"\r").unwrap_or(rest);
+            warn_of_empty(rest);
             Ok(SecretBytes::copy_from(rest))
         }
         [_, .., b'\n'] => {
@@ -107,6 +125,19 @@ fn read(global: &Global, arguments: &Arguments) -> Outcome<SecretBytes> {
             );
             Ok(value)
         }
-        _ => Ok(value),
+        bytes => {
+            warn_of_empty(bytes);
+            Ok(value)
+        }
+    }
+}
+
+/// What came from a pipe whose other end failed is empty, too.
+fn warn_of_empty(value: &[u8]) {
+    if value.is_empty() {
+        output::warning(
+            "the value is empty",
+            Some("if it was to come from a pipe, look whether the command before it failed"),
+        );
     }
 }

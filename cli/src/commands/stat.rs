@@ -40,7 +40,7 @@ struct Known {
 pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     let session = Session::open(global)?;
     let reference = arguments.reference;
-    let options = GetOptions::default().request(session.request.clone());
+    let options = GetOptions::default().request(session.request());
     let metadata = session.wait(session.resolver.stat(&reference, options))?;
     let target = session.resolver.policy().target(&reference)?;
     let known = Known {

@@ -11,8 +11,15 @@ use crate::failure::Outcome;
 use crate::output::{self, Format};
 use crate::session;
 
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul store identity recovery.txt                   on another machine; prints age1…
+  keyhaul store rewrap                                  after a change of the policy's recipients
+  keyhaul store rewrap --identity file:/run/recovery.txt    the host's identity is lost";
+
 /// Arguments of `store`.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     #[command(subcommand)]
     task: Task,
@@ -44,8 +51,8 @@ enum Task {
         which: Which,
 
         /// The identity that opens the key now, as file:/mnt/recovery [default: the host's own]
-        #[arg(long, value_name = "SOURCE", value_parser = source)]
-        identity: Option<CredentialSource>,
+        #[arg(long, value_name = "SOURCE")]
+        identity: Option<String>,
 
         /// A recovery recipient, age1…, instead of the policy's; may be repeated
         #[arg(long = "recipient", value_name = "RECIPIENT")]
@@ -119,6 +126,12 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
             identity,
             recipients,
         } => {
+            // Not by clap, which repeats what it refuses: that can be the identity itself.
+            let identity = identity
+                .as_deref()
+                .map(CredentialSource::parse)
+                .transpose()
+                .map_err(|error| error.with_place("--identity"))?;
             let config = policy(&which)?;
             let chosen = (!recipients.is_empty()).then_some(recipients.as_slice());
             let done = keyhaul_file::rewrap(&config, identity.as_ref(), chosen)?;
@@ -157,7 +170,10 @@ fn config(policy: &Policy, name: Option<&str>) -> Result<StoreConfig> {
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let refuse = |rule: String| Err(Error::new(ErrorKind::InvalidConfig, rule));
+    let refuse = |rule: String| {
+        Err(Error::new(ErrorKind::InvalidConfig, rule)
+            .with_advice("name one of the policy's file stores, or another policy by --config"))
+    };
     match (name, files.as_slice()) {
         (None, [only]) => Ok((*only).clone()),
         (None, []) => refuse(format!("{} has no file store", policy.name)),
@@ -174,8 +190,4 @@ fn config(policy: &Policy, name: Option<&str>) -> Result<StoreConfig> {
             )),
         },
     }
-}
-
-fn source(text: &str) -> Result<CredentialSource, String> {
-    CredentialSource::parse(text).map_err(|error| error.message().to_owned())
 }

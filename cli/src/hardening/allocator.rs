@@ -5,7 +5,6 @@
 //! cure for those.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::slice;
 
 struct WipeOnFree;
 
@@ -26,8 +25,9 @@ unsafe impl GlobalAlloc for WipeOnFree {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // Through the pointer: a slice would promise bytes that were all written once.
         // SAFETY: `block` is valid for `layout.size()` bytes until it is given back below.
-        keyhaul_core::wipe(unsafe { slice::from_raw_parts_mut(block, layout.size()) });
+        unsafe { libc::explicit_bzero(block.cast(), layout.size()) };
         // SAFETY: the caller's promise is passed on.
         unsafe { System.dealloc(block, layout) }
     }

@@ -13,7 +13,7 @@ use keyhaul_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
 pub use quote::shell_quoted;
-pub use report::{failures, warning};
+pub use report::{failures, in_words, warning};
 pub use style::Style;
 pub use table::Fields;
 
@@ -58,12 +58,35 @@ pub fn json(data: &impl Serialize) -> Result<()> {
 
 /// Prints bytes on standard output, exactly.
 pub fn bytes(data: &[u8]) -> Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(data).and_then(|()| out.flush()) {
+    match deliver(data) {
         // Whoever reads has seen enough, as in `keyhaul list | head`.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|error| Error::io("standard output", error)),
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        other => other,
     }
+}
+
+/// As [`bytes`], for what somebody must have read: a reader that has gone is an error.
+pub fn deliver(mut data: &[u8]) -> Result<()> {
+    // Not by the standard library's buffer, which would keep a copy of what may be a secret.
+    while !data.is_empty() {
+        let written =
+            rustix::io::retry_on_intr(|| rustix::io::write(rustix::stdio::stdout(), data))
+                .map_err(|error| Error::io("standard output", error.into()))?;
+        if written == 0 {
+            return Err(Error::io(
+                "standard output",
+                io::ErrorKind::WriteZero.into(),
+            ));
+        }
+        data = &data[written..];
+    }
+    Ok(())
+}
+
+fn is_broken_pipe(error: &Error) -> bool {
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .is_some_and(|source| source.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Prints a line of data on standard output.

@@ -26,18 +26,18 @@ pub fn warning(text: &str, advice: Option<&str>) {
 }
 
 fn described(error: &Error, style: Style) -> String {
+    format!("{} {}", style.error("error:"), in_words(error, style, 2))
+}
+
+/// Kind and message, then a line for each thing that is known about it, so far to the right.
+pub fn in_words(error: &Error, style: Style, indent: usize) -> String {
     let context = error.context();
-    let mut text = format!(
-        "{} {}: {}",
-        style.error("error:"),
-        error.kind(),
-        error.message()
-    );
+    let mut text = format!("{}: {}", error.kind(), error.message());
     let mut detail = |label: &str, value: Option<&str>| {
         if let Some(value) = value {
             let label = style.label(&format!("{label}:"));
             // Writing to a String cannot fail.
-            let _ = write!(text, "\n  {label} {value}");
+            let _ = write!(text, "\n{:indent$}{label} {value}", "");
         }
     };
     detail("at", context.place.as_deref());

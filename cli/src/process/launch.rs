@@ -1,14 +1,16 @@
 //! Between fork and exec.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command};
 
 use keyhaul_core::{Error, ErrorKind, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 
 use super::User;
 use crate::hardening::Inherited;
@@ -25,6 +27,31 @@ pub struct Launch {
     pub inherited: Inherited,
     /// The signals that were blocked when we were started.
     pub mask: SigSet,
+    /// Whether `SIGCHLD` was ignored then.
+    pub ignores_children: bool,
+}
+
+/// Refuses a program that is not there, before anything is made for it.
+///
+/// # Errors
+/// `InvalidConfig` where no file of that name can be executed.
+pub fn check_program(program: &OsStr) -> Result<()> {
+    let runs = |path: &Path| {
+        path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+    };
+    let found = if program.as_bytes().contains(&b'/') {
+        // Whatever is wrong with it, executing it says so best.
+        Path::new(program).try_exists().unwrap_or(true)
+    } else {
+        // Without $PATH, the C library has one of its own.
+        std::env::var_os("PATH").is_none_or(|path| {
+            std::env::split_paths(&path).any(|folder| runs(&folder.join(program)))
+        })
+    };
+    if found {
+        return Ok(());
+    }
+    Err(not_started(program, io::ErrorKind::NotFound.into()))
 }
 
 /// Starts the program and returns.
@@ -48,6 +75,7 @@ fn prepare(launch: Launch) -> Command {
         descriptors,
         inherited,
         mask,
+        ignores_children,
     } = launch;
     let mut words = words.into_iter();
     let mut command = Command::new(words.next().unwrap_or_default());
@@ -64,6 +92,10 @@ fn prepare(launch: Launch) -> Command {
             nix::unistd::setgid(user.gid)?;
             nix::unistd::setuid(user.uid)?;
         }
+        if ignores_children {
+            // SAFETY: to ignore a signal runs no handler.
+            unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
+        }
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
         Ok(())
     };
@@ -73,7 +105,7 @@ fn prepare(launch: Launch) -> Command {
     command
 }
 
-fn not_started(program: &OsString, error: io::Error) -> Error {
+fn not_started(program: &OsStr, error: io::Error) -> Error {
     let (kind, rule, advice) = match error.kind() {
         io::ErrorKind::NotFound => (
             ErrorKind::InvalidConfig,

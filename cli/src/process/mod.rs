@@ -4,6 +4,6 @@ mod launch;
 mod user;
 mod wait;
 
-pub use launch::{Launch, exec, spawn};
+pub use launch::{Launch, check_program, exec, spawn};
 pub use user::User;
-pub use wait::{Watcher, block_signals, take_no_signals, wait_for};
+pub use wait::{PASSED_ON, Watcher, block_signals, take_no_signals, wait_for};

@@ -6,12 +6,12 @@ use std::process::Child;
 use keyhaul_core::{Error, Result};
 use nix::sys::signal::{SigHandler, SigSet, Signal, kill, raise, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{WaitOptions, waitpid};
 
-/// The signals that are passed on to the program.
-const PASSED_ON: &[Signal] = &[
+/// The signals that end a program and do not have to: passed on while one runs.
+pub const PASSED_ON: &[Signal] = &[
     Signal::SIGHUP,
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -25,8 +25,8 @@ const PASSED_ON: &[Signal] = &[
 pub enum Ended {
     /// With an exit status.
     Exited(u8),
-    /// By a signal.
-    Killed(Signal),
+    /// By a signal, of this number: the real-time ones have no names.
+    Killed(i32),
 }
 
 impl Ended {
@@ -39,14 +39,14 @@ impl Ended {
     pub fn as_status(self) -> u8 {
         match self {
             Self::Exited(status) => status,
-            Self::Killed(by) => {
-                // SAFETY: the default disposition runs no handler.
-                let _ = unsafe { signal(by, SigHandler::SigDfl) };
-                let mut set = SigSet::empty();
-                set.add(by);
-                let _ = set.thread_unblock();
-                let _ = raise(by);
-                128_u8.saturating_add(by as u8)
+            Self::Killed(number) => {
+                if let Ok(by) = Signal::try_from(number) {
+                    // SAFETY: the default disposition runs no handler.
+                    let _ = unsafe { signal(by, SigHandler::SigDfl) };
+                    let _ = SigSet::from(by).thread_unblock();
+                    let _ = raise(by);
+                }
+                u8::try_from(number).unwrap_or(u8::MAX).saturating_add(128)
             }
         }
     }
@@ -68,15 +68,19 @@ pub fn take_no_signals() {
 }
 
 /// The signals that [`wait_for`] handles, blocked from now on. To be called before the program is
-/// started, so that none is lost; returns what was blocked before.
-pub fn block_signals() -> Result<(SignalFd, SigSet)> {
+/// started, so that none is lost; says whether `SIGCHLD` was ignored, which the program inherits.
+pub fn block_signals() -> Result<(SignalFd, bool)> {
     let failed = |error: nix::Error| Error::io("the signals", error.into());
     let mut set = SigSet::from_iter(PASSED_ON.iter().copied());
     set.add(Signal::SIGCHLD);
-    let before = SigSet::thread_get_mask().map_err(failed)?;
     set.thread_block().map_err(failed)?;
+    // Where whoever started us ignores it, the kernel would tell nobody of the program's end, nor
+    // keep its status.
+    // SAFETY: the default disposition runs no handler.
+    let before = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map_err(failed)?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    Ok((SignalFd::with_flags(&set, flags).map_err(failed)?, before))
+    let signals = SignalFd::with_flags(&set, flags).map_err(failed)?;
+    Ok((signals, matches!(before, SigHandler::SigIgn)))
 }
 
 /// Waits for the program's end and passes signals on to it.
@@ -88,7 +92,7 @@ pub fn wait_for(
     let failed = |error: nix::Error| Error::io("waiting for the program", error.into());
     let pid = Pid::from_raw(child.id().cast_signed());
     loop {
-        if let Some(ended) = ended(pid).map_err(failed)? {
+        if let Some(ended) = ended(child)? {
             return Ok(ended);
         }
         let signalled = signals.as_fd();
@@ -120,11 +124,15 @@ pub fn wait_for(
     }
 }
 
-fn ended(pid: Pid) -> nix::Result<Option<Ended>> {
-    match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::Exited(_, status)) => Ok(Some(Ended::Exited((status & 0xff) as u8))),
-        Ok(WaitStatus::Signaled(_, by, _)) => Ok(Some(Ended::Killed(by))),
-        Ok(_) | Err(nix::Error::EINTR) => Ok(None),
-        Err(error) => Err(error),
-    }
+fn ended(child: &Child) -> Result<Option<Ended>> {
+    let pid = rustix::process::Pid::from_child(child);
+    let status = match waitpid(Some(pid), WaitOptions::NOHANG) {
+        Ok(Some((_, status))) => status,
+        Ok(None) | Err(rustix::io::Errno::INTR) => return Ok(None),
+        Err(error) => return Err(Error::io("waiting for the program", error.into())),
+    };
+    let exited = status
+        .exit_status()
+        .map(|status| Ended::Exited((status & 0xff) as u8));
+    Ok(exited.or(status.terminating_signal().map(Ended::Killed)))
 }

@@ -4,7 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::{AuditRecord, AuditSink};
 use crate::{Error, ErrorKind, Result};
@@ -20,7 +25,7 @@ pub struct JsonLinesSink {
     path: PathBuf,
     file: File,
     /// Whether the file ends in half a line: of this process on a full disk, or of one before.
-    torn: AtomicBool,
+    torn: Mutex<bool>,
 }
 
 impl JsonLinesSink {
@@ -34,34 +39,40 @@ impl JsonLinesSink {
         let path = path.into();
         let file = open(&path).map_err(|error| {
             if error.raw_os_error() == Some(libc::ELOOP) {
-                return refused(&path, "is a symbolic link");
+                return refused(&path, "is a symbolic link")
+                    .with_advice("name the file itself as the `path` of [audit]");
             }
-            Error::io(
-                format!("the audit {} cannot be opened", path.display()),
-                error,
-            )
+            let subject = format!("the audit {} cannot be opened", path.display());
+            // No secret was asked for yet: this is not its "not found".
+            if ErrorKind::of_io(&error) == ErrorKind::NotFound {
+                return Error::new(ErrorKind::InvalidConfig, subject)
+                    .with_advice("make its folder, or mend the `path` of [audit]")
+                    .with_source(error);
+            }
+            Error::io(subject, error)
         })?;
         let metadata = file.metadata().map_err(|error| unreadable(&path, error))?;
         if !metadata.is_file() {
             return Err(refused(&path, "is no regular file"));
         }
         if ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()) {
-            return Err(refused(&path, "belongs to another user"));
+            let uid = rustix::process::geteuid().as_raw();
+            return Err(refused(&path, "belongs to another user")
+                .with_advice(format!("chown {uid} {}", path.display())));
         }
         if metadata.mode() & 0o077 != 0 {
             let mode = format!("has mode {:04o}, open to others", metadata.mode() & 0o7777);
             let advice = format!("chmod 0600 {}", path.display());
             return Err(refused(&path, &mode).with_advice(advice));
         }
-        let mut last = *b"\n";
-        if let Some(end) = metadata.len().checked_sub(1) {
-            file.read_at(&mut last, end)
-                .map_err(|error| unreadable(&path, error))?;
-        }
+        let torn = {
+            let _lock = Lock::take(&file).map_err(|error| unreadable(&path, error))?;
+            ends_torn(&file).map_err(|error| unreadable(&path, error))?
+        };
         Ok(Self {
             path,
             file,
-            torn: AtomicBool::new(last != *b"\n"),
+            torn: Mutex::new(torn),
         })
     }
 }
@@ -69,7 +80,8 @@ impl JsonLinesSink {
 impl AuditSink for JsonLinesSink {
     fn record(&self, record: &AuditRecord<'_>) -> Result<()> {
         // What half a line would swallow begins on a line of its own.
-        let mut line = if self.torn.load(Ordering::Relaxed) {
+        let mut torn = self.torn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = if *torn {
             b"\n".to_vec()
         } else {
             Vec::with_capacity(256)
@@ -83,14 +95,56 @@ impl AuditSink for JsonLinesSink {
         })?;
         line.push(b'\n');
         let subject = || format!("the audit {} cannot be written", self.path.display());
+        let lock = Lock::take(&self.file).map_err(|error| Error::io(subject(), error))?;
         let written = rustix::io::retry_on_intr(|| rustix::io::write(&self.file, &line))
             .map_err(|error| Error::io(subject(), error.into()))?;
-        self.torn.store(written < line.len(), Ordering::Relaxed);
+        drop(lock);
+        *torn = written < line.len();
         if written < line.len() {
             return Err(Error::new(ErrorKind::StorageFull, subject()));
         }
         Ok(())
     }
+}
+
+/// The file for one write, or one look at its end. A write in progress shows half a line, and who
+/// opened the file then would take it for a torn one.
+struct Lock<'a>(&'a File);
+
+impl<'a> Lock<'a> {
+    /// How long a writer that was stopped in its one system call may hold up the others.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    const PAUSE: Duration = Duration::from_millis(1);
+
+    fn take(file: &'a File) -> io::Result<Self> {
+        let begun = Instant::now();
+        loop {
+            match flock(file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self(file)),
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) if begun.elapsed() < Self::PATIENCE => {
+                    thread::sleep(Self::PAUSE);
+                }
+                Err(Errno::WOULDBLOCK) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        let _ = flock(self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Whether the file ends in the middle of a line.
+fn ends_torn(file: &File) -> io::Result<bool> {
+    let mut last = *b"\n";
+    if let Some(end) = file.metadata()?.len().checked_sub(1) {
+        file.read_at(&mut last, end)?;
+    }
+    Ok(last != *b"\n")
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -120,10 +174,10 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::fd::OwnedFd;
     use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::time::{Duration, SystemTime};
-    use std::{fs, thread};
+    use std::time::SystemTime;
 
     use serde_json::Value;
     use tempfile::TempDir;
@@ -197,7 +251,7 @@ mod tests {
         assert!(error.message().contains("no regular file"), "{error}");
 
         let error = JsonLinesSink::open(folder.path().join("no/such/folder")).expect_err("nowhere");
-        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     }
 
     /// Each thread opens the file anew, as a process of its own would.
@@ -246,7 +300,7 @@ mod tests {
         let sink = JsonLinesSink {
             path: "pipe".into(),
             file: File::from(OwnedFd::from(write)),
-            torn: AtomicBool::new(false),
+            torn: Mutex::new(false),
         };
         let error = sink
             .record(&record(&"p".repeat(200_000)))

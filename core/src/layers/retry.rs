@@ -106,9 +106,11 @@ impl Layer for Retry {
                 .filter(|(_, error)| is_passing(error))
                 .map(|(index, error)| (index, error.retry_after()))
                 .collect();
+            if failed.is_empty() {
+                break;
+            }
             let asked = failed.iter().filter_map(|(_, asked)| *asked).max();
-            let wait = self.wait(&call, repetition, asked);
-            let Some(wait) = wait.filter(|_| !failed.is_empty()) else {
+            let Some(wait) = self.wait(&call, repetition, asked) else {
                 break;
             };
             tokio::time::sleep(wait).await;

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{Policy, parse};
@@ -29,7 +29,8 @@ pub enum Location {
 
 /// The policy file that holds: `named` (the command line's), `$KEYHAUL_CONFIG`,
 /// `$XDG_CONFIG_HOME/keyhaul/keyhaul.toml`, `/etc/keyhaul/keyhaul.toml`. A named one need not exist: loading says
-/// so. With none, `None`.
+/// so. One that we may not look at counts as there, and loading says that too: another in its place
+/// would lead to other secrets. With none, `None`.
 pub fn locate(named: Option<&Path>) -> Option<Location> {
     let environment = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     if let Some(path) = named {
@@ -42,8 +43,15 @@ pub fn locate(named: Option<&Path>) -> Option<Location> {
         .map(PathBuf::from)
         .filter(|folder| folder.is_absolute())
         .or_else(|| environment("HOME").map(|home| Path::new(&home).join(".config")))
-        .map(|folder| folder.join("keyhaul/keyhaul.toml"));
-    let exists = |path: &PathBuf| path.symlink_metadata().is_ok();
+        .map(|folder| folder.join("keyhaul/keyhaul.toml"))
+        .filter(|path| path.is_absolute());
+    let exists = |path: &PathBuf| match path.symlink_metadata() {
+        Ok(_) => true,
+        Err(error) => !matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        ),
+    };
     user.filter(exists)
         .or_else(|| Some(PathBuf::from(SYSTEM)).filter(exists))
         .map(Location::File)
@@ -93,7 +101,12 @@ fn sources(path: &Path) -> Result<Vec<(String, String)>> {
 }
 
 fn read(path: &Path) -> Result<(String, String)> {
-    let mut file = File::open(path).map_err(|error| unreadable(path, error))?;
+    // Not to wait for the other end of what is a pipe.
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| unreadable(path, error))?;
     let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
     if !metadata.is_file() || metadata.len() > MAX_FILE {
         let rule = format!(
@@ -104,7 +117,8 @@ fn read(path: &Path) -> Result<(String, String)> {
     }
     trusted(path, &metadata)?;
     let mut text = String::new();
-    file.read_to_string(&mut text)
+    file.take(MAX_FILE)
+        .read_to_string(&mut text)
         .map_err(|error| unreadable(path, error))?;
     Ok((path.display().to_string(), text))
 }

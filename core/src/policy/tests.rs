@@ -273,6 +273,16 @@ fn root_reads_no_users_policy() {
 }
 
 #[test]
+fn a_policy_that_is_a_pipe_is_refused_and_not_waited_for() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("keyhaul.toml");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).expect("pipe");
+    let all = Policy::load(&Location::File(path)).expect_err("a pipe");
+    assert!(all[0].message().contains("is not a file"), "{all:?}");
+}
+
+#[test]
 fn a_missing_policy_and_an_unrouted_reference_say_so() {
     let all =
         Policy::load(&Location::File("/nonexistent/keyhaul.toml".into())).expect_err("missing");

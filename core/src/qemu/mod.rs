@@ -20,7 +20,7 @@ mod master_key;
 pub mod object;
 pub mod option;
 
-pub use channel::{ChannelKind, KeySource, Owner};
+pub use channel::{KeySource, Owner};
 pub use cipher::{Ciphertext, encrypt};
 pub use command_line::CommandLine;
 pub use master_key::MasterKey;

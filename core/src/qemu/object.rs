@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::str::FromStr;
 
 use super::option::escape;
 use super::{Ciphertext, KeySource};
@@ -47,20 +46,6 @@ impl Dialect {
 impl fmt::Display for Dialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-impl FromStr for Dialect {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let found = Self::ALL.iter().copied().find(|one| one.name() == text);
-        found.ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidConfig,
-                format!("`{text}` is no dialect: known are args, json, qmp and readconfig"),
-            )
-        })
     }
 }
 

@@ -58,11 +58,6 @@ impl Resolver {
         &self.policy
     }
 
-    /// The backends.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
     /// The store of a name, with its layers; opened once.
     ///
     /// # Errors
@@ -132,9 +127,12 @@ impl Resolver {
             .field(target.field.clone());
         let read = async {
             let mut last = None;
-            for name in &target.stores {
+            for (index, name) in target.stores.iter().enumerate() {
                 match self.store(name)?.get(&target.path, &options).await {
-                    Err(error) if error.kind().is_transient() => last = Some(moved_on(name, error)),
+                    Err(error) if error.kind().is_transient() => {
+                        note_move(name, target.stores.get(index + 1), &error);
+                        last = Some(error);
+                    }
                     other => return decode(other?, target.encoding),
                 }
             }
@@ -144,7 +142,8 @@ impl Resolver {
             .map_err(|error| self.locate(error, reference, &target))
     }
 
-    /// What is known of one reference's secret, without its value.
+    /// What is known of one reference's secret, without its value. Only the first store is asked:
+    /// a version is its own, and a write that follows goes there.
     ///
     /// # Errors
     /// As [`SecretStore::stat`], with reference and route.
@@ -229,7 +228,8 @@ impl Resolver {
             .field(group.field.clone())
             .request(request.clone());
         let mut answers: Vec<Option<Result<Secret>>> = group.targets.iter().map(|_| None).collect();
-        for name in &group.stores {
+        for (index, name) in group.stores.iter().enumerate() {
+            let next = group.stores.get(index + 1);
             let missing = |answer: &Option<Result<Secret>>| match answer {
                 None => true,
                 Some(Err(error)) => error.kind().is_transient(),
@@ -255,10 +255,12 @@ impl Resolver {
                 .map(|index| group.targets[*index].path.clone())
                 .collect();
             for (index, answer) in open.into_iter().zip(store.get_many(&paths, &options).await) {
-                answers[index] = Some(match answer {
-                    Err(error) if error.kind().is_transient() => Err(moved_on(name, error)),
-                    other => other,
-                });
+                if let Err(error) = &answer
+                    && error.kind().is_transient()
+                {
+                    note_move(name, next, error);
+                }
+                answers[index] = Some(answer);
             }
         }
         let decoded =
@@ -349,15 +351,12 @@ fn decode(secret: Secret, encoding: Encoding) -> Result<Secret> {
     Ok(Secret::new(encoding.decode(secret.value)?, secret.metadata))
 }
 
-/// Notes why the next store is asked, where there is one.
-fn moved_on(store: &str, error: Error) -> Error {
-    tracing::warn!(
-        store,
-        kind = error.kind().name(),
-        "did not answer: {}",
-        error.message()
-    );
-    error
+/// Notes why the next store is asked, where there is one: a failure that is reported is not noted too.
+fn note_move(store: &str, next: Option<&String>, error: &Error) {
+    if let Some(next) = next {
+        let kind = error.kind().name();
+        tracing::warn!(store, kind, next, "did not answer: {}", error.message());
+    }
 }
 
 fn settings(entry: &StoreEntry) -> LayerSettings {

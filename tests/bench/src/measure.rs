@@ -45,6 +45,10 @@ pub struct Used {
 ///
 /// # Panics
 /// Where it does not start or does not succeed: its time would mean nothing.
+#[expect(
+    clippy::zombie_processes,
+    reason = "wait4 waits for it: the standard library gives no usage"
+)]
 pub fn once(command: &mut Command) -> Used {
     command
         .stdin(Stdio::null())

@@ -1,25 +1,23 @@
 //! A house of its own for keyhaul: home, temporary folder, runtime folder, policy and a canary.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
 
+use crate::needle::letters;
 use crate::process::Watcher;
+use crate::program::{finish, keyhaul, lossy};
 use crate::trace::{Call, Trace, strace};
 use crate::{Find, Needle, assert_clean, files, need_root, store};
 
-/// How long anything may take on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(60);
+/// What takes anything and keeps nothing.
+const DEVICES: &[&str] = &["/dev/null", "/dev/tty", "/dev/full"];
 
 /// The folders, the canary, and who watches.
 pub struct House {
@@ -48,6 +46,12 @@ impl House {
     /// A house with a fresh canary, that nobody has told to keyhaul yet, and a watcher.
     #[track_caller]
     pub fn new() -> Self {
+        Self::with_canary(&letters(48))
+    }
+
+    /// A house whose canary is given, for what takes long to make and is shared.
+    #[track_caller]
+    pub fn with_canary(canary: &[u8]) -> Self {
         need_root();
         let inside = tempfile::tempdir().expect("folder");
         let outside = tempfile::tempdir().expect("folder");
@@ -59,7 +63,7 @@ impl House {
             fs::create_dir(&folder).expect("folder");
             fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).expect("mode");
         }
-        let canary = Arc::new(Needle::canary());
+        let canary = Arc::new(Needle::new("the canary", canary));
         let watcher = Some(Watcher::start(vec![canary.clone()]));
         Self {
             inside,
@@ -150,6 +154,11 @@ impl House {
         program
     }
 
+    /// Where keyhaul is to put key files: root's own folder is the system's.
+    pub fn runtime_dir(&self) -> String {
+        self.inside().join("run/keyhaul").display().to_string()
+    }
+
     /// keyhaul, as talkative as it gets.
     pub fn keyhaul<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = self.furnish(Command::new(keyhaul()));
@@ -164,6 +173,16 @@ impl House {
         let mut command = self.furnish(strace(&file, keyhaul()));
         command.args(["-vvvv", "--non-interactive"]).args(arguments);
         (command, file)
+    }
+
+    /// Waits until the watcher has seen a program of this name, which must still run.
+    ///
+    /// # Panics
+    /// Where it does not.
+    #[track_caller]
+    pub fn is_watched(&self, program: &str) {
+        let watcher = self.watcher.as_ref().expect("until the end");
+        assert!(watcher.sees(program), "the watcher sees no {program}");
     }
 
     /// Runs keyhaul with `input`, which may hold the canary. Nothing that leaves it may.
@@ -219,21 +238,27 @@ impl House {
         let (status, stdout, stderr) = finish(&mut command, input);
         let trace = Trace::read(&file);
         let trace = trace.unwrap_or_else(|error| panic!("{error}: {}", lossy(&stderr)));
-        for path in trace.written_files() {
-            let device = ["/dev/null", "/dev/tty", "/dev/full"]
-                .iter()
-                .any(|dev| path == Path::new(dev));
-            assert!(
-                device || path.starts_with(self.inside()),
-                "written outside of the house: {}",
-                path.display()
-            );
-        }
+        self.check_ways_out(&trace);
         Done {
             status,
             stdout,
             stderr,
             trace,
+        }
+    }
+
+    /// Makes sure that keyhaul wrote to nothing but files inside and devices, and by no way that
+    /// strace cannot see.
+    #[track_caller]
+    pub fn check_ways_out(&self, trace: &Trace) {
+        let unseen = trace.unseen("keyhaul");
+        assert!(unseen.is_empty(), "not seen by strace: {unseen:?}");
+        for file in trace.written_files() {
+            assert!(
+                file.starts_with(self.inside()) || DEVICES.iter().any(|device| file == *device),
+                "written outside of the house: {}",
+                file.display()
+            );
         }
     }
 
@@ -255,15 +280,12 @@ impl House {
     /// The end of the hunt: what the watcher saw, and every file that is left.
     ///
     /// # Panics
-    /// With every find; where the watcher saw no keyhaul.
+    /// With every find.
     #[track_caller]
     pub fn end(mut self, skipped: &[&Path]) {
         let watched = self.watcher.take().expect("until the end").stop();
         assert_clean(&watched.finds);
-        assert!(
-            watched.programs.contains("keyhaul"),
-            "the watcher saw no keyhaul: {watched:?}"
-        );
+        assert!(watched.rounds > 0, "the watcher never looked");
         assert_clean(&self.scan_files(skipped));
         assert_clean(&files::scan(Path::new("/dev/shm"), &[], &[&self.canary]).expect("readable"));
     }
@@ -288,118 +310,4 @@ impl Done {
     pub fn words(&self) -> String {
         lossy(&self.stderr)
     }
-}
-
-/// Runs a program with `input` to its end, and kills it after [`LIMIT`].
-#[track_caller]
-pub fn finish(command: &mut Command, input: &[u8]) -> (ExitStatus, Vec<u8>, Vec<u8>) {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
-    let mut stdin = child.stdin.take().expect("piped");
-    let input = input.to_vec();
-    // It may end without having read all of it.
-    let writer = thread::spawn(move || drop(stdin.write_all(&input)));
-    let stdout = collect(child.stdout.take().expect("piped"));
-    let stderr = collect(child.stderr.take().expect("piped"));
-    let status = wait(&mut child);
-    writer.join().expect("no panic");
-    (
-        status,
-        stdout.join().expect("no panic"),
-        stderr.join().expect("no panic"),
-    )
-}
-
-/// Waits for a program's end, and kills it after [`LIMIT`].
-#[track_caller]
-pub fn wait(child: &mut Child) -> ExitStatus {
-    let mut status = None;
-    let ended = wait_until(|| {
-        status = child.try_wait().expect("a child of ours");
-        status.is_some()
-    });
-    if !ended {
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-    status.expect("it did not end in time")
-}
-
-/// Waits until `condition` holds, for [`LIMIT`] at most. Says whether it came to hold.
-pub fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + LIMIT;
-    while Instant::now() < end {
-        if condition() {
-            return true;
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    condition()
-}
-
-/// Waits until a pipe is full, so that its writer is held in the middle of its writing. Says whether it is.
-pub fn is_full(pipe: &impl AsRawFd) -> bool {
-    let pipe = pipe.as_raw_fd();
-    // SAFETY: a system call on a live descriptor.
-    let room = unsafe { libc::fcntl(pipe, libc::F_GETPIPE_SZ) };
-    wait_until(|| {
-        let mut held: libc::c_int = 0;
-        // SAFETY: a system call on a live descriptor, which writes to the number it is given.
-        let asked = unsafe { libc::ioctl(pipe, libc::FIONREAD, &mut held) };
-        asked == 0 && room > 0 && held >= room
-    })
-}
-
-/// Reads a stream to its end, beside whatever else happens.
-pub fn collect(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // A terminal's end is an error.
-        let _ = stream.read_to_end(&mut bytes);
-        bytes
-    })
-}
-
-/// The program, built from this workspace in the profile of the hunt.
-pub fn keyhaul() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let here = std::env::current_exe().expect("our own path");
-        let folder = here
-            .ancestors()
-            .nth(2)
-            .expect("target/PROFILE/deps")
-            .to_owned();
-        let mut build = Command::new(env!("CARGO"));
-        build
-            .args([
-                "build",
-                "--quiet",
-                "--locked",
-                "--package",
-                "keyhaul",
-                "--target-dir",
-            ])
-            .arg(folder.parent().expect("the target folder"))
-            .current_dir(env!("CARGO_MANIFEST_DIR"));
-        if folder.ends_with("release") {
-            build.arg("--release");
-        }
-        let done = build.output().expect("cargo");
-        assert!(done.status.success(), "{}", lossy(&done.stderr));
-        folder.join("keyhaul")
-    })
-}
-
-/// Arguments as a program takes them.
-pub fn words(arguments: &[&str]) -> Vec<OsString> {
-    arguments.iter().map(OsString::from).collect()
-}
-
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }

@@ -14,6 +14,7 @@ pub mod house;
 pub mod memory;
 pub mod needle;
 pub mod process;
+pub mod program;
 pub mod qemu;
 pub mod store;
 pub mod terminal;

@@ -182,19 +182,22 @@ impl Needle {
         self.longest
     }
 
-    /// Every place in `haystack` where a piece of the secret is; pieces that overlap count once.
+    /// Every place in `haystack` where a piece of the secret is; pieces in a row count once.
     pub fn find(&self, haystack: &[u8]) -> Vec<Hit> {
-        let mut hits = Vec::new();
-        let mut at = 0;
+        let mut hits: Vec<Hit> = Vec::new();
+        let (mut at, mut end) = (0, None);
         while at + HEAD <= haystack.len() {
             match self.starting(&haystack[at..]) {
                 Some(pattern) => {
-                    hits.push(Hit {
-                        needle: self.name.clone(),
-                        disguise: pattern.disguise,
-                        at,
-                    });
+                    if end != Some((at, pattern.disguise)) {
+                        hits.push(Hit {
+                            needle: self.name.clone(),
+                            disguise: pattern.disguise,
+                            at,
+                        });
+                    }
                     at += pattern.bytes.len();
+                    end = Some((at, pattern.disguise));
                 }
                 None => at += 1,
             }

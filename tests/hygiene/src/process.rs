@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::program::wait_until;
 use crate::{Find, Needle, search};
 
-/// How long the watcher rests between two looks at all processes.
-const PAUSE: Duration = Duration::from_millis(2);
+/// How long the watcher rests between two looks at all processes, at least.
+const PAUSE: Duration = Duration::from_millis(5);
+/// How much longer it rests than a look took: the machine is there for those it watches.
+const REST: u32 = 4;
 
 /// Looks through the arguments, environment and name of every process of the system, keyhaul's
 /// descendants among them whoever their parent is by now.
@@ -64,6 +67,11 @@ pub fn status(pid: u32, key: &str) -> Option<String> {
     line.map(|value| value.trim().to_owned())
 }
 
+/// Whether a process waits for something.
+pub fn sleeps(pid: u32) -> bool {
+    status(pid, "State").is_some_and(|state| state.starts_with('S'))
+}
+
 /// The words of a process's command line.
 pub fn arguments(pid: u32) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -82,7 +90,8 @@ fn all() -> Vec<u32> {
 #[derive(Debug)]
 pub struct Watcher {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Watched>,
+    watched: Arc<Mutex<Watched>>,
+    thread: JoinHandle<()>,
 }
 
 /// What a watcher saw.
@@ -100,27 +109,44 @@ impl Watcher {
     /// Begins to watch for `needles`.
     pub fn start(needles: Vec<Arc<Needle>>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let watched = Arc::new(Mutex::new(Watched::default()));
+        let (stopped, seen) = (stop.clone(), watched.clone());
         let thread = thread::spawn(move || {
             let needles: Vec<&Needle> = needles.iter().map(Arc::as_ref).collect();
-            let mut watched = Watched::default();
             loop {
                 // Read before the look, so that the last look is a whole one.
                 let last = stopped.load(Ordering::Relaxed);
-                watched.look(&needles);
+                let begun = Instant::now();
+                seen.lock().expect("no panic").look(&needles);
                 if last {
-                    return watched;
+                    return;
                 }
-                thread::sleep(PAUSE);
+                thread::sleep(PAUSE.max(begun.elapsed() * REST));
             }
         });
-        Self { stop, thread }
+        Self {
+            stop,
+            watched,
+            thread,
+        }
+    }
+
+    /// Waits until it has seen a program of this name. Says whether it has.
+    pub fn sees(&self, program: &str) -> bool {
+        wait_until(|| {
+            self.watched
+                .lock()
+                .expect("no panic")
+                .programs
+                .contains(program)
+        })
     }
 
     /// Looks once more and ends.
     pub fn stop(self) -> Watched {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the watcher does not panic")
+        self.thread.join().expect("the watcher does not panic");
+        std::mem::take(&mut *self.watched.lock().expect("no panic"))
     }
 }
 
@@ -166,10 +192,12 @@ mod tests {
             let mut child = command.spawn().expect("sh");
             let file = if in_environment { "environ" } else { "cmdline" };
             let place = format!("/proc/{}/{file}", child.id());
-            let found = crate::house::wait_until(|| {
-                scan_all(&[&needle]).iter().any(|find| find.place == place)
-            });
+            let found = wait_until(|| scan_all(&[&needle]).iter().any(|find| find.place == place));
             let children = descendants(std::process::id());
+            let seen = || watcher.watched.lock().expect("no panic").rounds;
+            let before = seen();
+            // The one that is under way may have passed it.
+            assert!(wait_until(|| seen() >= before + 2));
             drop(child.stdin.take());
             child.wait().expect("ended");
             let watched = watcher.stop();

@@ -9,20 +9,22 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::House;
-use crate::house::{LIMIT, finish, wait_until};
+use crate::program::{LIMIT, finish, wait_until};
 
-/// A LUKS volume whose first 4096 bytes are 0xa5, opened by the canary of a house.
+/// A LUKS volume whose first 4096 bytes are 0xa5.
+#[derive(Clone, Debug)]
 pub struct Volume(PathBuf);
 
 impl Volume {
-    /// Makes the volume outside of the house.
+    /// Makes the volume in `folder`, to be opened by `passphrase`. It takes QEMU seconds: share it.
     ///
     /// # Panics
     /// Where qemu-img or qemu-io fails.
-    pub fn new(house: &House) -> Self {
-        let image = house.outside().join("disk.luks");
-        let object = format!("secret,id=s,file={}", house.canary_file().display());
+    pub fn new(folder: &Path, passphrase: &[u8]) -> Self {
+        let image = folder.join("disk.luks");
+        let secret = folder.join("passphrase");
+        std::fs::write(&secret, passphrase).expect("written");
+        let object = format!("secret,id=s,file={}", secret.display());
         let opened = format!("driver=luks,key-secret=s,file.filename={}", image.display());
         let options = "key-secret=s,iter-time=10";
         let mut create = Command::new("qemu-img");
@@ -40,13 +42,9 @@ impl Volume {
             &opened,
         ]);
         for mut command in [create, write] {
-            let (status, _, words) = finish(&mut command, b"");
-            assert!(
-                status.success(),
-                "{command:?}: {}",
-                String::from_utf8_lossy(&words)
-            );
+            succeed(&mut command);
         }
+        std::fs::remove_file(secret).expect("removed");
         Self(image)
     }
 
@@ -83,8 +81,21 @@ impl Volume {
             "--image-opts",
             &opened,
         ];
-        crate::house::words(&words)
+        crate::program::words(&words)
     }
+}
+
+/// Runs a program that must succeed. qemu-img times itself to choose how slow a passphrase is to
+/// try, and gives up where a busy machine gave it no time: then it may try again.
+#[track_caller]
+fn succeed(command: &mut Command) {
+    let mut words = String::new();
+    let done = wait_until(|| {
+        let (status, _, stderr) = finish(command, b"");
+        words = String::from_utf8_lossy(&stderr).into_owned();
+        status.success() || !words.contains("accurate CPU usage")
+    });
+    assert!(done && words.is_empty(), "{command:?}: {words}");
 }
 
 /// A QMP connection that remembers every byte of both directions.

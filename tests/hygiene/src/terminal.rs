@@ -4,15 +4,15 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use crate::house::{wait, wait_until};
+use crate::program::{Running, wait_until};
 
 /// A program at a terminal of its own.
 pub struct Terminal {
-    child: Child,
+    child: Running,
     keyboard: File,
     screen: Arc<Mutex<Vec<u8>>>,
     reader: JoinHandle<()>,
@@ -52,7 +52,7 @@ impl Terminal {
                 Ok(())
             });
         }
-        let child = command.spawn().expect("started");
+        let child = Running::from(command.spawn().expect("started"));
         // What is left are the child's copies: its end is the screen's end.
         drop((slave, command));
         let screen = Arc::new(Mutex::new(Vec::new()));
@@ -98,7 +98,7 @@ impl Terminal {
     /// Where it does not end in time.
     #[track_caller]
     pub fn end(mut self) -> (ExitStatus, Vec<u8>) {
-        let status = wait(&mut self.child);
+        let status = self.child.wait();
         self.reader.join().expect("no panic");
         let screen = self.screen.lock().expect("no panic").clone();
         (status, screen)

@@ -5,10 +5,11 @@
 //! and environments of programs included. So also what is written and removed again at once is
 //! seen, and where each open file lies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,6 +18,18 @@ use crate::{Find, Needle, search};
 /// The calls that bring data in, and those that only cost time.
 const NOT_TRACED: &str = "read,pread64,readv,preadv,preadv2,recvfrom,recvmsg,recvmmsg,getrandom,\
     futex,poll,ppoll,epoll_wait,epoll_pwait,clock_nanosleep,mprotect,madvise,rt_sigprocmask,rt_sigaction";
+
+/// The calls that move data unseen.
+const UNSEEN: &[&str] = &[
+    "copy_file_range",
+    "io_uring_setup",
+    "memfd_create",
+    "process_vm_writev",
+    "sendfile",
+    "splice",
+    "tee",
+    "vmsplice",
+];
 
 /// What a program and its descendants called.
 #[derive(Debug, Default)]
@@ -37,6 +50,8 @@ pub struct Call {
     pub strings: Vec<Vec<u8>>,
     /// The file it opened to write to, where it did.
     pub opened: Option<PathBuf>,
+    /// Whether it made memory that a file or another process shares, and that can be written to.
+    pub shares_memory: bool,
 }
 
 /// `program` under strace, which writes to `file`.
@@ -101,6 +116,28 @@ impl Trace {
         finds
     }
 
+    /// Every call of `program` that moves data where strace does not see it: within the kernel, or by
+    /// memory that is shared. What else was started is left out, as far as it is another program.
+    pub fn unseen(&self, program: &str) -> Vec<&Call> {
+        let mut others = BTreeSet::new();
+        let mut found = Vec::new();
+        for call in &self.calls {
+            if let ("execve", Some(path)) = (call.name.as_str(), call.strings.first()) {
+                let path = Path::new(OsStr::from_bytes(path));
+                if path.file_name() == Some(OsStr::new(program)) {
+                    others.remove(&call.thread);
+                } else {
+                    others.insert(call.thread);
+                }
+            }
+            let unseen = UNSEEN.contains(&call.name.as_str()) || call.shares_memory;
+            if unseen && !others.contains(&call.thread) {
+                found.push(call);
+            }
+        }
+        found
+    }
+
     /// Every file that was opened to be written to.
     pub fn written_files(&self) -> impl Iterator<Item = &Path> {
         self.calls.iter().filter_map(|call| call.opened.as_deref())
@@ -128,6 +165,9 @@ impl Call {
             descriptor: number.parse().ok(),
             strings: strings(arguments),
             opened: opened(name, arguments),
+            shares_memory: name == "mmap"
+                && arguments.contains("PROT_WRITE")
+                && arguments.contains("MAP_SHARED"),
         })
     }
 }
@@ -143,7 +183,6 @@ fn opened(name: &str, arguments: &str) -> Option<PathBuf> {
     let (_, answer) = arguments.rsplit_once(" = ")?;
     let (_, path) = answer.split_once('<')?;
     let path = unescaped(path.strip_suffix('>')?);
-    use std::os::unix::ffi::OsStrExt;
     Some(PathBuf::from(OsStr::from_bytes(&path)))
 }
 
@@ -189,7 +228,7 @@ mod tests {
         assert_eq!(finds("read secret < secret || true"), []);
         for script in [
             "cat secret",
-            "cat secret > copy; rm copy",
+            "tr . , < secret > copy; rm copy",
             "/bin/echo $(cat secret)",
             "LEAK=$(cat secret) /bin/true",
             "base64 secret | cat > copy; rm copy",
@@ -199,6 +238,14 @@ mod tests {
         ] {
             assert!(!finds(script).is_empty(), "{script}");
         }
+    }
+
+    #[test]
+    fn copying_within_the_kernel_is_noticed() {
+        let needle = Needle::canary();
+        let trace = traced("cat secret > copy; rm copy", &needle);
+        assert!(!trace.unseen("cat").is_empty());
+        assert!(trace.unseen("rm").is_empty());
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! The canary on its way to a real QEMU, by every channel: in no process's arguments or environment,
 //! not in QEMU's log or its QMP, in no file; and the master key only where its channel has it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
-use keyhaul_hygiene::house::{collect, finish, wait, wait_until};
-use keyhaul_hygiene::process::scan_all;
+use keyhaul_hygiene::needle::letters;
+use keyhaul_hygiene::process::{self, scan_all};
+use keyhaul_hygiene::program::{Running, collect, finish, wait_until};
 use keyhaul_hygiene::qemu::{Qmp, Volume};
 use keyhaul_hygiene::trace::{Call, Trace};
 use keyhaul_hygiene::{House, Needle, assert_clean, files, search};
@@ -15,24 +18,35 @@ use serde_json::json;
 const READ: &str = "read 4096/4096 bytes";
 
 /// The one call that hands over the master key: 32 bytes into a pipe, a file or a keyring.
-fn hands_over(call: &Call) -> bool {
+fn gives(call: &Call) -> bool {
     ["write", "add_key"].contains(&call.name.as_str())
         && call.strings.last().is_some_and(|text| text.len() == 32)
 }
 
+/// That call, and QEMU's that reads the key from a keyring.
+fn hands_over(call: &Call) -> bool {
+    gives(call) || call.name == "keyctl" && call.strings.iter().all(|text| text.len() == 32)
+}
+
 /// The master key that a trace shows, and shows once.
 fn master_key(trace: &Trace) -> Needle {
-    let calls: Vec<&Call> = trace
-        .calls()
-        .iter()
-        .filter(|call| hands_over(call))
-        .collect();
+    let calls: Vec<&Call> = trace.calls().iter().filter(|call| gives(call)).collect();
     assert_eq!(calls.len(), 1, "{calls:?}");
     Needle::new("the master key", calls[0].strings.last().expect("the key"))
 }
 
+/// The canary of this file's houses, and the volume that it opens.
+fn shared() -> &'static (Vec<u8>, Volume) {
+    static SHARED: OnceLock<(Vec<u8>, Volume)> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let passphrase = letters(48);
+        let volume = Volume::new(Path::new(env!("CARGO_TARGET_TMPDIR")), &passphrase);
+        (passphrase, volume)
+    })
+}
+
 fn furnished() -> House {
-    let house = House::new();
+    let house = House::with_canary(&shared().0);
     house.succeeds(&["set", "web01/root"], house.canary().bytes());
     house.also_store_keys();
     house
@@ -41,9 +55,10 @@ fn furnished() -> House {
 /// Starts a system emulator through keyhaul, talks to it, ends it, and looks everywhere.
 fn hunt(options: &[&str]) {
     let house = furnished();
-    let volume = Volume::new(&house);
+    let volume = &shared().1;
     let (socket, log) = (house.outside().join("qmp"), house.inside().join("qemu.log"));
-    let mut line: Vec<_> = ["run"]
+    let runtime_dir = house.runtime_dir();
+    let mut line: Vec<_> = ["run", "--runtime-dir", &runtime_dir]
         .iter()
         .chain(options)
         .chain(&["--"])
@@ -57,6 +72,7 @@ fn hunt(options: &[&str]) {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
+        .map(Running::from)
         .expect("strace");
     let stdout = collect(child.stdout.take().expect("piped"));
     let stderr = collect(child.stderr.take().expect("piped"));
@@ -67,6 +83,7 @@ fn hunt(options: &[&str]) {
     let master = master_key(&Trace::read(&file).expect("a trace"));
     let canary = house.canary();
     assert_clean(&scan_all(&[canary, &master]));
+    house.is_watched("qemu-system-x86_64");
     let kept = || files::scan(house.inside(), &[], &[&master]).expect("readable");
     if options.contains(&"--keep-key") {
         assert_eq!(kept().len(), 1, "the control: a key that is kept is found");
@@ -84,7 +101,7 @@ fn hunt(options: &[&str]) {
         "{object:?}"
     );
     qmp.execute("quit", json!({}));
-    let status = wait(&mut child);
+    let status = child.wait();
     let (stdout, stderr) = (stdout.join().expect("read"), stderr.join().expect("read"));
     let words = String::from_utf8_lossy(&stderr).into_owned();
     assert!(status.success(), "{words}");
@@ -144,9 +161,19 @@ fn by_keyring() {
 #[test]
 fn the_tools_read_the_disk_and_leave_no_trace() {
     let house = furnished();
-    let volume = Volume::new(&house);
+    let volume = &shared().1;
+    let runtime_dir = house.runtime_dir();
     for channel in ["pipe", "file", "keyring"] {
-        let mut line: Vec<_> = ["run", "--channel", channel, "--"].map(Into::into).to_vec();
+        let mut line: Vec<_> = [
+            "run",
+            "--runtime-dir",
+            &runtime_dir,
+            "--channel",
+            channel,
+            "--",
+        ]
+        .map(Into::into)
+        .to_vec();
         line.extend(volume.reader());
         line.extend([
             "--object".into(),
@@ -171,8 +198,19 @@ fn the_tools_read_the_disk_and_leave_no_trace() {
 #[test]
 fn hotplug_by_qmp_sends_ciphertext_and_a_plain_object_would_be_seen() {
     let house = furnished();
-    let volume = Volume::new(&house);
-    let done = house.succeeds(&["resolve", "root=web01/root", "--format", "qmp"], b"");
+    let volume = &shared().1;
+    let runtime_dir = house.runtime_dir();
+    let done = house.succeeds(
+        &[
+            "resolve",
+            "root=web01/root",
+            "--format",
+            "qmp",
+            "--runtime-dir",
+            &runtime_dir,
+        ],
+        b"",
+    );
     let master = master_key(&done.trace);
     let (socket, log) = (
         house.outside().join("qmp"),
@@ -190,6 +228,7 @@ fn hotplug_by_qmp_sends_ciphertext_and_a_plain_object_would_be_seen() {
         .args(&words[1..])
         .stdout(Stdio::piped())
         .spawn()
+        .map(Running::from)
         .expect("QEMU");
     let stdout = collect(child.stdout.take().expect("piped"));
     let mut qmp = Qmp::connect(&socket);
@@ -226,7 +265,7 @@ fn hotplug_by_qmp_sends_ciphertext_and_a_plain_object_would_be_seen() {
         assert!(!search("QMP", recorded, &[house.canary()]).is_empty());
     }
     qmp.execute("quit", json!({}));
-    assert!(wait(&mut child).success());
+    assert!(child.wait().success());
     let shown = String::from_utf8(stdout.join().expect("read")).expect("text");
     assert!(shown.contains(READ) && !shown.contains("failed"), "{shown}");
     let log = fs::read(&log).expect("a log");
@@ -261,33 +300,16 @@ fn resolving_into_a_keyring_prints_ciphertext() {
 fn the_program_gets_its_callers_environment_and_one_descriptor() {
     let house = furnished();
     let object = ["-object", "secret,id=s,ref=web01/root"];
-    let show = "tr '\\0' '\\n' </proc/$$/environ; cd /proc/$$/fd; for fd in *; do [ $fd = 255 ] || echo fd $fd $(readlink $fd); done";
-    let script = ["bash", "-c", show, "qemu"];
-    let shown = |mut command: Command| {
-        let (status, out, words) = finish(&mut command, b"");
-        assert!(status.success(), "{}", String::from_utf8_lossy(&words));
-        let text = String::from_utf8(out).expect("text");
-        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        lines.sort();
-        lines
-    };
+    let script = ["sh", "-c", "read line; exit 0", "qemu"];
     let mut direct = house.furnish(Command::new(script[0]));
     direct.args(&script[1..]).args(object);
-    let is_stream = |line: &String| {
-        ["fd 0 ", "fd 1 ", "fd 2 "]
-            .iter()
-            .any(|fd| line.starts_with(fd))
-    };
-    let without_streams = |lines: Vec<String>| -> Vec<String> {
-        assert_eq!(
-            lines.iter().filter(|line| is_stream(line)).count(),
-            3,
-            "{lines:?}"
-        );
-        lines.into_iter().filter(|line| !is_stream(line)).collect()
-    };
-    let direct = without_streams(shown(direct));
-    assert!(direct.iter().any(|line| line.starts_with("HOME=")));
+    let direct = surroundings(direct);
+    assert!(
+        direct
+            .0
+            .contains(&house.inside().join("home").display().to_string())
+    );
+    let runtime_dir = house.runtime_dir();
     for (channel, exec) in [
         ("pipe", false),
         ("pipe", true),
@@ -295,23 +317,42 @@ fn the_program_gets_its_callers_environment_and_one_descriptor() {
         ("keyring", false),
     ] {
         let exec: &[&str] = if exec { &["--exec"] } else { &[] };
-        let line = [
-            &["run", "--channel", channel][..],
-            exec,
-            &["--"],
-            &script,
-            &object,
-        ]
-        .concat();
-        let mut through = without_streams(shown(house.keyhaul(&line)));
-        if channel == "pipe" {
-            let at = through
-                .iter()
-                .position(|line| line.contains(" pipe:"))
-                .expect("the pipe");
-            through.remove(at);
-        }
-        assert_eq!(through, direct, "{channel} {exec:?}");
+        let options = ["run", "--runtime-dir", &runtime_dir, "--channel", channel];
+        let line = [&options[..], exec, &["--"], &script, &object].concat();
+        let (environment, descriptors) = surroundings(house.keyhaul(&line));
+        assert_eq!(environment, direct.0, "{channel} {exec:?}");
+        let more = descriptors.difference(&direct.1).count();
+        assert_eq!(
+            more,
+            usize::from(channel == "pipe"),
+            "{channel} {exec:?} {descriptors:?}"
+        );
     }
     house.end(&[]);
+}
+
+/// The environment and the open descriptors of the shell that a command starts, or becomes.
+fn surroundings(mut command: Command) -> (String, BTreeSet<String>) {
+    command.stdin(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().map(Running::from).expect("started");
+    let mut shell = None;
+    let started = wait_until(|| {
+        let candidates = [vec![child.id()], process::descendants(child.id())].concat();
+        let is_shell = |pid: &u32| {
+            process::arguments(*pid)
+                .first()
+                .is_some_and(|word| word == "sh")
+        };
+        shell = candidates.into_iter().find(is_shell);
+        shell.is_some_and(process::sleeps)
+    });
+    assert!(started, "no shell");
+    let folder = Path::new("/proc").join(shell.expect("a shell").to_string());
+    let environment = fs::read(folder.join("environ")).expect("an environment");
+    let entries = fs::read_dir(folder.join("fd")).expect("its descriptors");
+    let descriptors = entries.map(|entry| entry.expect("one").file_name().display().to_string());
+    let descriptors = descriptors.collect();
+    drop(child.stdin.take());
+    assert!(child.wait().success());
+    (String::from_utf8(environment).expect("text"), descriptors)
 }

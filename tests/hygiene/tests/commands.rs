@@ -42,15 +42,13 @@ fn only_get_tells_the_secret() {
         house.succeeds(&["check", "--refs", &refs, "--format", format], b"");
         house.succeeds(&["store", "recipients", "--format", format], b"");
     }
+    let runtime_dir = house.runtime_dir();
     for format in ["args", "json", "qmp", "readconfig"] {
-        let wanted = [
-            "resolve",
-            "web01/root",
-            "other=web01/piped",
-            "--format",
-            format,
-        ];
-        let done = house.succeeds(&wanted, b"");
+        let wanted = ["web01/root", "other=web01/piped", "--format", format];
+        let done = house.succeeds(
+            &[&["resolve", "--runtime-dir", &runtime_dir], &wanted[..]].concat(),
+            b"",
+        );
         let words = done.words();
         let (_, folder) = words
             .rsplit_once("--release ")
@@ -93,7 +91,7 @@ fn only_get_tells_the_secret() {
 /// Makes a recovery identity, untraced since it lies outside; the file its recipient was put into.
 fn made_by(house: &House, identity: &str) -> std::path::PathBuf {
     let (status, out, words) =
-        keyhaul_hygiene::house::finish(&mut house.keyhaul(&["store", "identity", identity]), b"");
+        keyhaul_hygiene::program::finish(&mut house.keyhaul(&["store", "identity", identity]), b"");
     assert!(status.success(), "{}", String::from_utf8_lossy(&words));
     for needle in keyhaul_hygiene::store::identity(identity.as_ref()) {
         assert_clean(&search("standard output", &out, &[&needle]));

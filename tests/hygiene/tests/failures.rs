@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use keyhaul_hygiene::house::{is_full, wait};
+use keyhaul_hygiene::program::{Running, is_full};
 use keyhaul_hygiene::{House, assert_clean, search};
 
 const CORRUPT: i32 = 12;
@@ -179,17 +179,10 @@ fn programs_that_do_not_start_or_fail_and_outputs_that_are_full() {
         b"",
     );
     house.fails(1, &[&["run", "--", "false"], &object[..]].concat(), b"");
-    let shell = [
-        "run",
-        "--channel",
-        "file",
-        "--",
-        "sh",
-        "-c",
-        "kill -9 $$",
-        "sh",
-    ];
-    house.silent(&[&shell, &object[..]].concat(), b"");
+    let runtime_dir = house.runtime_dir();
+    let run = ["run", "--channel", "file", "--runtime-dir", &runtime_dir];
+    let shell = ["--", "sh", "-c", "kill -9 $$", "sh"];
+    house.silent(&[&run, &shell[..], &object].concat(), b"");
 
     // Standard output that takes nothing: the value has nowhere to go, not even an error.
     let mut command = house.keyhaul(&["get", "web01/root"]);
@@ -197,12 +190,11 @@ fn programs_that_do_not_start_or_fail_and_outputs_that_are_full() {
         .write(true)
         .open("/dev/full")
         .expect("/dev/full");
-    let status = command.stdout(full).stderr(std::process::Stdio::piped());
-    let done = status
+    command.stdout(full).stderr(std::process::Stdio::piped());
+    let done = command
         .spawn()
-        .expect("started")
-        .wait_with_output()
-        .expect("ended");
+        .and_then(std::process::Child::wait_with_output);
+    let done = done.expect("ended");
     assert!(!done.status.success());
     assert_clean(&search("standard error", &done.stderr, &[house.canary()]));
     house.end(&[]);
@@ -281,19 +273,20 @@ fn a_crash_leaves_no_core() {
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::null())
             .spawn()
+            .map(Running::from)
             .expect("started");
         let output = child.stdout.as_ref().expect("piped");
         assert!(is_full(output), "it does not fill the pipe");
         // SAFETY: a signal to a child of ours that has not been waited for.
-        unsafe { libc::kill(child.id() as i32, libc::SIGSEGV) };
-        wait(&mut child)
+        unsafe { libc::kill(child.id() as i32, libc::SIGABRT) };
+        child.wait()
     };
     let mut control = house.furnish(std::process::Command::new("yes"));
     control.arg("control");
     let control = shot(control);
-    assert_eq!(control.signal(), Some(libc::SIGSEGV));
+    assert_eq!(control.signal(), Some(libc::SIGABRT));
     let ended = shot(house.keyhaul(&["get", "web01/large"]));
-    assert_eq!(ended.signal(), Some(libc::SIGSEGV));
+    assert_eq!(ended.signal(), Some(libc::SIGABRT));
     assert!(!ended.core_dumped());
     assert!(
         control.core_dumped(),

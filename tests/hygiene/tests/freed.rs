@@ -231,11 +231,11 @@ fn age_leaves_copies_which_is_why_the_program_wipes_what_it_frees() {
             .expect("put");
     });
     let key = keyhaul_hygiene::store::store_key(&root, &id);
-    let Freed { hits, blocks } = ALLOCATOR.during(&[key.bytes()], || get(open()));
-    println!("the store key: in {hits} of {blocks} freed blocks");
+    let Freed { hits, .. } = ALLOCATOR.during(&[key.bytes()], || get(open()));
+    // One of some 120 freed blocks, with age 0.12.
     assert!(hits > 0, "age leaves nothing any more: make this a promise");
     for needle in keyhaul_hygiene::store::identity(&id) {
         let Freed { hits, .. } = ALLOCATOR.during(&[needle.bytes()], || get(open()));
-        println!("{}: in {hits} of {blocks} freed blocks", needle.name());
+        assert_eq!(hits, 0, "{}", needle.name());
     }
 }

@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use keyhaul_hygiene::house::{is_full, keyhaul, wait, wait_until};
+use keyhaul_hygiene::program::{Running, is_full, keyhaul, wait_until};
 use keyhaul_hygiene::{House, Needle, assert_clean, memory, process};
 
 const NOBODY: u32 = 65534;
@@ -17,19 +17,18 @@ fn furnished() -> House {
     house.succeeds(&["set", "web01/root"], house.canary().bytes());
     house.succeeds(
         &["set", "web01/large"],
-        &house.canary().bytes().repeat(4000),
+        &house.canary().bytes().repeat(1500),
     );
     house.also_store_keys();
     house
 }
 
-/// A program in QEMU's place: it copies the master key to a file, as QEMU would read it, and waits
+/// A shell script in QEMU's place: it copies the master key to a file, as QEMU would read it, and waits
 /// until its standard input ends.
 fn keeper(house: &House) -> (PathBuf, PathBuf) {
     let (program, copy) = (house.outside().join("keeper"), house.outside().join("key"));
     let script = format!(
-        r#"#!/bin/sh
-for word; do
+        r#"for word; do
     case $word in
         secret,*file=*) cat "${{word##*file=}}" >{copy}.new ;;
         secret_keyring,*serial=*) keyctl pipe "${{word##*serial=}}" >{copy}.new ;;
@@ -37,16 +36,16 @@ for word; do
 done
 mv {copy}.new {copy}
 read line
+exit 0
 "#,
         copy = copy.display()
     );
     fs::write(&program, script).expect("written");
-    fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("mode");
     (program, copy)
 }
 
 /// keyhaul that waits for the keeper, and the master key it handed over.
-fn waiting(house: &House, options: &[&str]) -> (Child, Needle) {
+fn waiting(house: &House, options: &[&str]) -> (Running, Needle) {
     let (program, copy) = keeper(house);
     let _ = fs::remove_file(&copy);
     let program = program.display().to_string();
@@ -56,12 +55,15 @@ fn waiting(house: &House, options: &[&str]) -> (Child, Needle) {
         "-object",
         "secret,id=b,ref=web01/large",
     ];
-    let line = [&["run"], options, &["--", &program], &object].concat();
+    let runtime_dir = house.runtime_dir();
+    let run = ["run", "--runtime-dir", &runtime_dir];
+    let line = [&run, options, &["--", "sh", &program], &object].concat();
     let child = house
         .keyhaul(&line)
         .stdin(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
+        .map(Running::from)
         .expect("started");
     assert!(wait_until(|| copy.exists()), "the keeper got no key");
     let key = fs::read(&copy).expect("a key");
@@ -69,15 +71,10 @@ fn waiting(house: &House, options: &[&str]) -> (Child, Needle) {
     (child, Needle::new("the master key", &key))
 }
 
-/// Whether the process waits for something, all its threads.
-fn sleeps(pid: u32) -> bool {
-    process::status(pid, "State").is_some_and(|state| state.starts_with('S'))
-}
-
 fn hunt(channel: &str) {
     let house = furnished();
     let (mut child, master) = waiting(&house, &["--channel", channel]);
-    assert!(wait_until(|| sleeps(child.id())));
+    assert!(wait_until(|| process::sleeps(child.id())));
     let needles = house.needles();
     let mut needles: Vec<&Needle> = needles.iter().map(AsRef::as_ref).collect();
     needles.push(&master);
@@ -87,7 +84,7 @@ fn hunt(channel: &str) {
         "{scanned:?}"
     );
     drop(child.stdin.take());
-    assert!(wait(&mut child).success());
+    assert!(child.wait().success());
     assert_clean(&scanned.finds);
     house.end(&[]);
 }
@@ -117,6 +114,7 @@ fn what_keyhaul_still_holds_is_found() {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
+        .map(Running::from)
         .expect("started");
     let output = child.stdout.take().expect("piped");
     assert!(is_full(&output));
@@ -128,7 +126,7 @@ fn what_keyhaul_still_holds_is_found() {
         assert!(!scanned.finds.is_empty(), "{needle:?}");
     }
     drop(output);
-    wait(&mut child);
+    child.wait();
     house.end(&[]);
 }
 
@@ -141,7 +139,10 @@ fn another_program_of_the_same_user_cannot_look_into_it() {
     fs::create_dir(&place).expect("folder");
     // Where the user can reach it, wherever the workspace is.
     let program = place.join("keyhaul");
-    fs::copy(keyhaul(), &program).expect("copied");
+    // By a program of its own: a descriptor of ours to write to it could still be open in a child that
+    // another test has just forked, and what is open to be written to does not start.
+    let copied = Command::new("cp").arg(keyhaul()).arg(&program).status();
+    assert!(copied.expect("cp").success());
     for folder in [&place, &program] {
         fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).expect("mode");
     }
@@ -150,7 +151,7 @@ fn another_program_of_the_same_user_cannot_look_into_it() {
         std::os::unix::fs::chown(folder, Some(NOBODY), Some(NOBODY)).expect("given away");
     }
     let set = ["set", "web01/root"];
-    let (status, _, words) = keyhaul_hygiene::house::finish(
+    let (status, _, words) = keyhaul_hygiene::program::finish(
         as_nobody(&house, &program).args(set),
         house.canary().bytes(),
     );
@@ -161,7 +162,7 @@ fn another_program_of_the_same_user_cannot_look_into_it() {
         "--",
         "sh",
         "-c",
-        "read line",
+        "read line; exit 0",
         "qemu",
         "-object",
         "secret,id=s,ref=web01/root",
@@ -171,9 +172,10 @@ fn another_program_of_the_same_user_cannot_look_into_it() {
         .stdin(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
+        .map(Running::from)
         .expect("started");
     assert!(wait_until(
-        || process::descendants(child.id()).len() == 1 && sleeps(child.id())
+        || process::descendants(child.id()).len() == 1 && process::sleeps(child.id())
     ));
     let shell = process::descendants(child.id())[0];
     assert!(wait_until(|| process::arguments(shell)
@@ -194,7 +196,7 @@ fn another_program_of_the_same_user_cannot_look_into_it() {
     assert_eq!(core_limit(child.id()), "0");
     assert_eq!(core_limit(shell), "unlimited");
     drop(child.stdin.take());
-    assert!(wait(&mut child).success());
+    assert!(child.wait().success());
     house.end(&[]);
 }
 

@@ -15,9 +15,6 @@ mod session;
 mod sweep;
 mod watch;
 
-use std::fmt;
-use std::str::FromStr;
-
 pub use file::{FileChannel, release};
 pub use folder::KEY_FILE;
 pub use keyring::{KeyringChannel, release_serial};
@@ -25,53 +22,6 @@ pub use pipe::PipeChannel;
 pub use runtime_dir::RuntimeDir;
 pub use sweep::sweep;
 pub use watch::ReadWatch;
-
-use crate::{Error, ErrorKind, Result};
-
-/// How the master key reaches QEMU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ChannelKind {
-    /// `file`.
-    File,
-    /// `keyring`.
-    Keyring,
-    /// `pipe`.
-    Pipe,
-}
-
-impl ChannelKind {
-    /// Every channel, in alphabetical order.
-    pub const ALL: &'static [Self] = &[Self::File, Self::Keyring, Self::Pipe];
-
-    /// Its name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Keyring => "keyring",
-            Self::Pipe => "pipe",
-        }
-    }
-}
-
-impl fmt::Display for ChannelKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for ChannelKind {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let found = Self::ALL.iter().copied().find(|kind| kind.name() == text);
-        found.ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidConfig,
-                format!("`{text}` is no channel: known are file, keyring and pipe"),
-            )
-        })
-    }
-}
 
 /// The user and group that QEMU runs as, where they are not keyhaul's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,18 +48,4 @@ pub enum KeySource {
     File(String),
     /// `secret_keyring` with `serial=`: a key whose payload is the 32 raw bytes.
     Serial(i32),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_round_trip_and_the_rest_lists_what_is_known() {
-        for kind in ChannelKind::ALL {
-            assert_eq!(kind.name().parse::<ChannelKind>().expect("known"), *kind);
-        }
-        let error = "memfd".parse::<ChannelKind>().expect_err("unknown");
-        assert!(error.message().contains("file, keyring and pipe"));
-    }
 }

@@ -15,10 +15,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 pub use consumers::{Consumer, Use};
 pub use limits::{Finding, Severity, check, check_expiry};
-pub use program::Program;
 
 use self::objects::Objects;
-use self::program::Words;
+use self::program::{Program, Words};
 use super::object::{Property, check_word, properties};
 use super::{Ciphertext, Dialect, KeySource, MasterObject};
 use crate::{Error, ErrorKind, Reference, Result};
@@ -102,11 +101,6 @@ impl CommandLine {
     /// The command as it was given.
     pub fn words(&self) -> &[OsString] {
         &self.words
-    }
-
-    /// Which of QEMU's programs it starts.
-    pub fn program(&self) -> Program {
-        self.program
     }
 
     /// The objects with a reference, in order.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// Which option syntax a command has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
+pub(super) enum Program {
     /// `qemu-system-*`, `qemu-kvm` or `kvm`.
     System,
     /// `qemu-img`.

@@ -1,0 +1,243 @@
+//! A backend's options as data: what it takes, and what a policy gave it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::unknown;
+use crate::credential::CredentialSource;
+use crate::{Error, ErrorKind, Result};
+
+/// One option of a backend, as data.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionSpec {
+    /// Its key in the policy.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: OptionKind,
+    /// What holds where it is left out, in words.
+    pub default: &'static str,
+    /// What it is for, as a sentence.
+    pub help: &'static str,
+}
+
+/// What an option takes.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum OptionKind {
+    /// `true` or `false`.
+    Boolean,
+    /// A credential's source: `env:NAME`, `file:PATH`, `credential:NAME`, `fd:N`.
+    Credential,
+    /// A number of seconds or a text like `500ms`, `5s`, `2m`.
+    Duration,
+    /// A whole number, not negative.
+    Integer,
+    /// A table with options of its own.
+    Table(&'static [OptionSpec]),
+    /// A text.
+    Text,
+    /// A list of texts.
+    Texts,
+}
+
+impl OptionKind {
+    /// What it takes, in words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Boolean => "true or false",
+            Self::Credential => {
+                "a credential's source (env:NAME, file:PATH, credential:NAME, fd:N)"
+            }
+            Self::Duration => "a duration like 500ms, 5s or 2m",
+            Self::Integer => "a whole number",
+            Self::Table(_) => "a table",
+            Self::Text => "a text",
+            Self::Texts => "a list of texts",
+        }
+    }
+}
+
+/// A value in the policy, with its place for errors.
+#[derive(Clone, Debug)]
+pub struct OptionValue {
+    /// The value.
+    pub value: Value,
+    /// Where it stands: `PATH:LINE:COLUMN`.
+    pub place: String,
+}
+
+/// What an option can hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "TOML's own kinds of value")]
+pub enum Value {
+    Boolean(bool),
+    Integer(i64),
+    Text(String),
+    Texts(Vec<String>),
+    Table(Options),
+}
+
+/// Options by their keys, read through their declared kinds.
+#[derive(Clone, Debug, Default)]
+pub struct Options(pub BTreeMap<String, OptionValue>);
+
+impl PartialEq for Options {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len()
+            && self
+                .0
+                .iter()
+                .zip(&other.0)
+                .all(|(a, b)| a.0 == b.0 && a.1.value == b.1.value)
+    }
+}
+
+impl Eq for Options {}
+
+impl Options {
+    /// Whether the option was given.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// The text of an option, where it was given.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match &self.0.get(name)?.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The texts of an option; none where it was not given.
+    pub fn texts(&self, name: &str) -> &[String] {
+        match self.0.get(name).map(|option| &option.value) {
+            Some(Value::Texts(texts)) => texts,
+            _ => &[],
+        }
+    }
+
+    /// The truth of an option, where it was given.
+    pub fn boolean(&self, name: &str) -> Option<bool> {
+        match &self.0.get(name)?.value {
+            Value::Boolean(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// The number of an option, where it was given.
+    pub fn integer(&self, name: &str) -> Option<u64> {
+        match &self.0.get(name)?.value {
+            Value::Integer(value) => u64::try_from(*value).ok(),
+            _ => None,
+        }
+    }
+
+    /// The duration of an option, where it was given.
+    ///
+    /// # Errors
+    /// `InvalidConfig` with the place, where it is none.
+    pub fn duration(&self, name: &str) -> Result<Option<Duration>> {
+        let Some(option) = self.0.get(name) else {
+            return Ok(None);
+        };
+        let parsed = match &option.value {
+            Value::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
+            Value::Text(text) => parse_duration(text),
+            _ => None,
+        };
+        parsed
+            .map(Some)
+            .ok_or_else(|| wrong_kind(name, OptionKind::Duration, &option.place))
+    }
+
+    /// The credential source of an option, where it was given.
+    ///
+    /// # Errors
+    /// `InvalidConfig` with the place and the forms.
+    pub fn credential(&self, name: &str) -> Result<Option<CredentialSource>> {
+        let Some(option) = self.0.get(name) else {
+            return Ok(None);
+        };
+        let Value::Text(text) = &option.value else {
+            return Err(wrong_kind(name, OptionKind::Credential, &option.place));
+        };
+        CredentialSource::parse(text)
+            .map(Some)
+            .map_err(|error| error.with_place(format!("{} (`{name}`)", option.place)))
+    }
+
+    /// The table of an option, where it was given.
+    pub fn table(&self, name: &str) -> Option<&Options> {
+        match &self.0.get(name)?.value {
+            Value::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// Where an option stands, for errors of the backend's own.
+    pub fn place(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|option| option.place.as_str())
+    }
+
+    /// Holds every key and kind against `specs`.
+    pub(super) fn check(&self, specs: &[OptionSpec]) -> Result<()> {
+        for (key, option) in &self.0 {
+            let spec = specs.iter().find(|spec| spec.name == key).ok_or_else(|| {
+                unknown("option", key, specs.iter().map(|spec| spec.name)).with_place(&option.place)
+            })?;
+            match (spec.kind, &option.value) {
+                (OptionKind::Boolean, Value::Boolean(_))
+                | (OptionKind::Text, Value::Text(_))
+                | (OptionKind::Texts, Value::Texts(_)) => {}
+                (OptionKind::Integer, Value::Integer(number)) if *number >= 0 => {}
+                (OptionKind::Duration, _) => {
+                    self.duration(key)?;
+                }
+                (OptionKind::Credential, _) => {
+                    self.credential(key)?;
+                }
+                (OptionKind::Table(specs), Value::Table(table)) => table.check(specs)?,
+                (kind, _) => return Err(wrong_kind(key, kind, &option.place)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wrong_kind(name: &str, kind: OptionKind, place: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidConfig,
+        format!("`{name}` takes {}", kind.words()),
+    )
+    .with_place(place)
+}
+
+/// A duration: a whole number and `ms`, `s`, `m`, `h` or `d`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let end = text.bytes().position(|byte| !byte.is_ascii_digit())?;
+    let number: u64 = text[..end].parse().ok()?;
+    let millis = match &text[end..] {
+        "ms" => number,
+        "s" => number.checked_mul(1000)?,
+        "m" => number.checked_mul(60_000)?,
+        "h" => number.checked_mul(3_600_000)?,
+        "d" => number.checked_mul(86_400_000)?,
+        _ => return None,
+    };
+    Some(Duration::from_millis(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(parse_duration("2m"), Some(Duration::from_secs(120)));
+        for text in ["", "5", "s", "5 s", "-5s", "5y", "99999999999999999999s"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+}
