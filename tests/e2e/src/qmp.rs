@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -15,9 +14,9 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    /// Connects, where somebody listens.
-    pub fn connect(socket: &Path) -> Option<Self> {
-        let stream = UnixStream::connect(socket).ok()?;
+    /// The monitor of a QEMU that has connected.
+    pub fn of(stream: UnixStream) -> Self {
+        stream.set_nonblocking(false).expect("waits");
         stream.set_read_timeout(Some(LIMIT)).expect("a time limit");
         let mut qmp = Self {
             reader: BufReader::new(stream),
@@ -26,7 +25,7 @@ impl Qmp {
         assert!(greeting.get("QMP").is_some(), "{greeting}");
         qmp.call("qmp_capabilities", json!({}))
             .expect("capabilities");
-        Some(qmp)
+        qmp
     }
 
     /// Sends a command; gives its answer, or what QEMU says is wrong.

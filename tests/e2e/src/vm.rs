@@ -1,13 +1,17 @@
 //! Running VMs, started through keyhaul or without it.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::{Disk, LIMIT, Process, Qmp, Running, Site, program, reads_pattern, until};
+use crate::{
+    Disk, Finished, LIMIT, Process, Qmp, Running, Site, finish, program, reads_pattern, until,
+};
 
 /// A running QEMU without a guest, and the process that started it.
 #[derive(Debug)]
@@ -21,8 +25,9 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// The words of a QEMU without a guest, with these arguments added. Its monitor and its files
-    /// are in the site's `vm` folder.
+    /// The words of a QEMU without a guest, with these arguments added. Its files are in the site's
+    /// `vm` folder, and its monitor comes to a socket there: one that listened itself would now and
+    /// then wait for ever, where it is asked in the moment it begins (7.2, in `accept`).
     pub fn words(site: &Site, arguments: &[&str]) -> Vec<String> {
         drop(program("qemu-system-x86_64"));
         let socket = site.path("vm/qmp");
@@ -38,7 +43,7 @@ impl Vm {
             "-pidfile",
             pid_file.to_str().expect("text"),
             "-qmp",
-            &format!("unix:{},server=on,wait=off", socket.display()),
+            &format!("unix:{}", socket.display()),
         ]
         .map(str::to_owned)
         .into();
@@ -56,18 +61,16 @@ impl Vm {
     /// The VM that a command starts, once its monitor answers.
     #[track_caller]
     pub fn of(site: &Site, command: Command) -> Self {
-        let socket = site.path("vm/qmp");
-        for old in [&socket, &site.path("vm/pid"), &site.path("vm/nbd")] {
-            let _ = fs::remove_file(old);
-        }
+        let monitor = listen(site);
         let mut starter = Running::start(command, &site.path("vm/log"));
-        let qmp = until("QEMU's monitor", || {
-            // With -daemonize it ends well before.
+        let stream = until("QEMU's monitor", || {
+            // With -daemonize it ends well.
             if let Some(status) = starter.ended().filter(|status| !status.success()) {
                 panic!("{status}: {}\n{}", starter.shown(), starter.log());
             }
-            Qmp::connect(&socket)
+            monitor.accept().ok()
         });
+        let qmp = Qmp::of(stream.0);
         let pid = fs::read_to_string(site.path("vm/pid")).expect("QEMU's pid");
         let pid = pid.trim().parse().expect("a number");
         Self {
@@ -77,6 +80,13 @@ impl Vm {
             exports: 0,
             qmp,
         }
+    }
+
+    /// Starts one that is to fail, through `keyhaul run`.
+    #[track_caller]
+    pub fn fail(site: &Site, options: &[&str], arguments: &[&str]) -> Finished {
+        let _monitor = listen(site);
+        finish(&mut site.run(options, Self::words(site, arguments)))
     }
 
     /// The process that is QEMU.
@@ -139,6 +149,21 @@ impl Vm {
         assert!(self.qemu.ends_within(LIMIT), "QEMU did not quit");
         self.starter.end()
     }
+}
+
+/// Waits for a monitor to come, and clears what an earlier VM has left.
+fn listen(site: &Site) -> UnixListener {
+    for old in ["vm/qmp", "vm/pid", "vm/nbd"] {
+        let _ = fs::remove_file(site.path(old));
+    }
+    let socket = site.path("vm/qmp");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    // QEMU may run as another user.
+    fs::set_permissions(&socket, Permissions::from_mode(0o777)).expect("its mode");
+    listener
+        .set_nonblocking(true)
+        .expect("asked, not waited for");
+    listener
 }
 
 impl Drop for Vm {

@@ -128,7 +128,7 @@ fn a_vm_with_a_wrong_passphrase_does_not_start() {
             "-blockdev",
             &device,
         ];
-        finish(&mut site.run(&[], Vm::words(&site, &arguments)))
+        Vm::fail(&site, &[], &arguments)
             .exits(1)
             .says(&["Invalid password"]);
     }
