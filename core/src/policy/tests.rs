@@ -298,12 +298,16 @@ fn a_missing_policy_and_an_unrouted_reference_say_so() {
     assert!(error.to_string().contains("no route of p.toml matches"));
 }
 
+/// A store's name, `retries` and `timeout` in milliseconds.
+type WrittenStore = (String, Option<u32>, Option<u64>);
+/// A route's scope, store, path template, field and encoding.
+type WrittenRoute = (String, usize, Option<String>, Option<String>, Encoding);
+
 /// A policy as data, to be written as TOML and read back.
 #[derive(Clone, Debug)]
 struct Written {
-    stores: Vec<(String, Option<u32>, Option<u64>)>,
-    /// Scope, store, path template, field, encoding.
-    routes: Vec<(String, usize, Option<String>, Option<String>, Encoding)>,
+    stores: Vec<WrittenStore>,
+    routes: Vec<WrittenRoute>,
     catch_all: bool,
 }
 

@@ -133,7 +133,7 @@ impl Resolver {
                         note_move(name, target.stores.get(index + 1), &error);
                         last = Some(error);
                     }
-                    other => return decode(other?, target.encoding),
+                    other => return decode(other?, &target, name),
                 }
             }
             Err(last.unwrap_or_else(|| Error::new(ErrorKind::Internal, "a route without stores")))
@@ -260,23 +260,15 @@ impl Resolver {
                 {
                     note_move(name, next, error);
                 }
-                answers[index] = Some(answer);
+                let target = &group.targets[index];
+                answers[index] = Some(answer.and_then(|secret| decode(secret, target, name)));
             }
         }
-        let decoded =
-            answers
-                .into_iter()
-                .zip(&group.targets)
-                .map(|(answer, target)| match answer {
-                    Some(answer) => answer
-                        .and_then(|secret| decode(secret, target.encoding))
-                        .map(Arc::new),
-                    None => Err(Error::new(
-                        ErrorKind::Internal,
-                        "a store left out an answer",
-                    )),
-                });
-        decoded.collect()
+        let missing = || Error::new(ErrorKind::Internal, "a store left out an answer");
+        answers
+            .into_iter()
+            .map(|answer| answer.unwrap_or_else(|| Err(missing())).map(Arc::new))
+            .collect()
     }
 
     fn first(&self, target: &Target) -> Result<Arc<dyn SecretStore>> {
@@ -347,8 +339,11 @@ fn place(groups: &mut Vec<Group>, target: Target) -> (usize, usize) {
     (index, item)
 }
 
-fn decode(secret: Secret, encoding: Encoding) -> Result<Secret> {
-    Ok(Secret::new(encoding.decode(secret.value)?, secret.metadata))
+/// The secret as its route says, from what `store` keeps.
+fn decode(secret: Secret, target: &Target, store: &str) -> Result<Secret> {
+    let value = target.encoding.decode(secret.value);
+    let value = value.map_err(|error| error.with_store(store).with_path(&target.path))?;
+    Ok(Secret::new(value, secret.metadata))
 }
 
 /// Notes why the next store is asked, where there is one: a failure that is reported is not noted too.

@@ -132,10 +132,10 @@ async fn what_is_stored_in_another_encoding_is_corrupt_for_its_reference_alone()
             &Request::default(),
         )
         .await;
-    assert_eq!(
-        answers[0].as_ref().expect_err("corrupt").kind(),
-        ErrorKind::Corrupt
-    );
+    let error = answers[0].as_ref().expect_err("corrupt");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert_eq!(error.context().store.as_deref(), Some("b"));
+    assert_eq!(error.context().path.as_deref(), Some("b64/coded/bad"));
     assert_eq!(
         answers[1].as_ref().expect_err("absent").kind(),
         ErrorKind::NotFound

@@ -111,23 +111,33 @@ impl Qmp {
     /// Where nobody answers.
     #[track_caller]
     pub fn connect(socket: &Path) -> Self {
-        let mut stream = None;
+        let mut greeted = None;
         wait_until(|| {
-            stream = UnixStream::connect(socket).ok();
-            stream.is_some()
+            greeted = Self::greeted(socket);
+            greeted.is_some()
         });
-        let stream = stream.expect("QEMU listens for QMP");
-        stream.set_read_timeout(Some(LIMIT)).expect("a limit");
-        stream
-            .set_write_timeout(Some(Duration::from_secs(10)))
-            .expect("a limit");
-        let mut qmp = Self {
-            stream: BufReader::new(stream),
-            recorded: Vec::new(),
-        };
-        qmp.line();
+        let mut qmp = greeted.expect("QEMU greets over QMP");
         qmp.execute("qmp_capabilities", json!({}));
         qmp
+    }
+
+    /// A connection on which QEMU has said the first word. One that is called while it starts can
+    /// miss the call, and answers the next.
+    fn greeted(socket: &Path) -> Option<Self> {
+        let stream = UnixStream::connect(socket).ok()?;
+        let limit = |limit| stream.set_read_timeout(Some(limit)).expect("a limit");
+        limit(Duration::from_secs(5));
+        let patience = Some(Duration::from_secs(10));
+        stream.set_write_timeout(patience).expect("a limit");
+        let mut greeting = String::new();
+        let mut stream = BufReader::new(stream.try_clone().expect("a descriptor"));
+        stream
+            .read_line(&mut greeting)
+            .ok()
+            .filter(|read| *read > 0)?;
+        limit(LIMIT);
+        let recorded = greeting.into_bytes();
+        Some(Self { stream, recorded })
     }
 
     /// Executes a command; its answer, error or not.

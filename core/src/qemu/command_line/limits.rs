@@ -111,7 +111,7 @@ pub fn check_expiry(consumer: Consumer, expires: SystemTime) -> Option<Finding> 
         return None;
     }
     let when = jiff::Timestamp::try_from(expires)
-        .map_or_else(|_| "a time to come".to_owned(), |at| at.to_string());
+        .map_or_else(|_| "a time to come".to_owned(), |at| format!("{at:.0}"));
     Some(Finding {
         severity: Severity::Warning,
         consumer: Some(consumer),
