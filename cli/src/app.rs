@@ -1,11 +1,10 @@
 //! The command line's shape. What each command does is in `commands/`, one file each.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands;
+use crate::failure::EXIT_CODES;
+use crate::global::Global;
 
 /// Hauls secrets to virtual machines.
 ///
@@ -28,39 +27,6 @@ pub struct App {
     pub global: Global,
     #[command(subcommand)]
     pub command: Command,
-}
-
-/// What every command takes.
-#[derive(Args, Clone, Debug)]
-pub struct Global {
-    /// The policy file [default: $KEYHAUL_CONFIG, the user's, /etc/keyhaul/keyhaul.toml]
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        help_heading = "Global options"
-    )]
-    pub config: Option<PathBuf>,
-
-    /// How long to wait for the stores in all, as 500ms, 30s or 2m; a store's own `deadline` in the
-    /// policy can be sooner
-    #[arg(
-        long,
-        global = true,
-        value_name = "TIME",
-        default_value = "60s",
-        value_parser = duration,
-        help_heading = "Global options"
-    )]
-    pub deadline: Duration,
-
-    /// Ask nothing: what would need an answer fails instead
-    #[arg(long, global = true, help_heading = "Global options")]
-    pub non_interactive: bool,
-
-    /// Say more on standard error; twice for every step
-    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
-    pub verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
@@ -102,14 +68,16 @@ impl App {
         let done = match self.command {
             Command::Check(arguments) => return commands::check::run(&global, arguments),
             Command::Run(arguments) => return commands::run::run(&global, arguments, inherited),
-            Command::Completions(arguments) => commands::completions::run(arguments),
+            Command::Completions(arguments) => {
+                commands::completions::run(arguments, App::command())
+            }
             Command::Delete(arguments) => commands::delete::run(&global, arguments),
             Command::Explain(arguments) => commands::explain::run(&global, arguments),
             Command::Generate(arguments) => commands::generate::run(&global, arguments),
             Command::Get(arguments) => commands::get::run(&global, arguments),
-            Command::Help(arguments) => commands::help::run(arguments),
+            Command::Help(arguments) => commands::help::run(arguments, App::command()),
             Command::List(arguments) => commands::list::run(&global, arguments),
-            Command::Man(arguments) => commands::man::run(arguments),
+            Command::Man(arguments) => commands::man::run(arguments, App::command()),
             Command::Resolve(arguments) => commands::resolve::run(&global, arguments),
             Command::Set(arguments) => commands::set::run(&global, arguments),
             Command::Stat(arguments) => commands::stat::run(&global, arguments),
@@ -118,38 +86,6 @@ impl App {
         done.map(|()| 0)
     }
 }
-
-/// A duration on the command line.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    keyhaul_core::registry::parse_duration(text)
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "a duration is a whole number with ms, s, m, h or d, as 30s".to_owned())
-}
-
-/// The table of exit codes, as `--help` ends and the docs repeat it; a test holds it against
-/// [`keyhaul_core::ErrorKind`].
-pub const EXIT_CODES: &str = "\
-Exit codes:
-   0  done
-   1  several failures of different kinds
-   2  the command line itself is wrong
-  10  AlreadyExists     the secret is there already
-  11  Conflict          somebody else wrote in between
-  12  Corrupt           what is stored is damaged or not in the declared encoding
-  13  Internal          a defect; please report it
-  14  InvalidConfig     the policy or a setting is wrong
-  15  InvalidReference  the reference is wrong
-  16  NotFound          no such secret
-  17  PermissionDenied  the store or the system says no
-  18  RateLimited       the store asks for fewer requests
-  19  StorageFull       the store has no room
-  20  Timeout           no answer in time
-  21  TooLarge          over a limit
-  22  Unauthenticated   no credential, or one that is expired or wrong
-  23  Unavailable       the store cannot be reached or cannot serve now
-  24  Unsupported       the store cannot do that at all
- 125  `run` itself failed; its words name the kind. Otherwise `run` gives its program's status
- 130  a prompt was broken off";
 
 #[cfg(test)]
 mod tests {

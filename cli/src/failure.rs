@@ -83,3 +83,28 @@ impl From<Vec<Error>> for Failure {
         }
     }
 }
+
+/// The table of exit codes, as `--help` ends and the docs repeat it; a test holds it against
+/// [`keyhaul_core::ErrorKind`].
+pub const EXIT_CODES: &str = "\
+Exit codes:
+   0  done
+   1  several failures of different kinds
+   2  the command line itself is wrong
+  10  AlreadyExists     the secret is there already
+  11  Conflict          somebody else wrote in between
+  12  Corrupt           what is stored is damaged or not in the declared encoding
+  13  Internal          a defect; please report it
+  14  InvalidConfig     the policy or a setting is wrong
+  15  InvalidReference  the reference is wrong
+  16  NotFound          no such secret
+  17  PermissionDenied  the store or the system says no
+  18  RateLimited       the store asks for fewer requests
+  19  StorageFull       the store has no room
+  20  Timeout           no answer in time
+  21  TooLarge          over a limit
+  22  Unauthenticated   no credential, or one that is expired or wrong
+  23  Unavailable       the store cannot be reached or cannot serve now
+  24  Unsupported       the store cannot do that at all
+ 125  `run` itself failed; its words name the kind. Otherwise `run` gives its program's status
+ 130  a prompt was broken off";

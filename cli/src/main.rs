@@ -4,6 +4,7 @@ mod app;
 mod commands;
 mod failure;
 mod fetch;
+mod global;
 mod hardening;
 mod output;
 mod process;

@@ -11,8 +11,8 @@ use keyhaul_core::registry::Registry;
 use keyhaul_core::resolver::Resolver;
 use keyhaul_core::{Error, ErrorKind, Policy, Request, Result};
 
-use crate::app::Global;
 use crate::failure::Outcome;
+use crate::global::Global;
 use crate::process;
 
 /// A resolver by the policy that holds, and the runtime it runs on.

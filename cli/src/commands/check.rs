@@ -8,8 +8,8 @@ use keyhaul_core::{
 use serde::Serialize;
 
 use super::Output;
-use crate::app::Global;
 use crate::failure::{Outcome, status_of};
+use crate::global::Global;
 use crate::output::{self, Format, Style};
 use crate::session::{self, Session};
 use crate::times::shown;

@@ -1,7 +1,6 @@
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::app::App;
 use crate::failure::Outcome;
 use crate::output;
 
@@ -19,8 +18,8 @@ pub struct Arguments {
 }
 
 /// Prints a shell's completions.
-pub fn run(arguments: Arguments) -> Outcome {
+pub fn run(arguments: Arguments, mut app: Command) -> Outcome {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut App::command(), "keyhaul", &mut script);
+    clap_complete::generate(arguments.shell, &mut app, "keyhaul", &mut script);
     Ok(output::bytes(&script)?)
 }

@@ -2,8 +2,8 @@ use clap::Args;
 use keyhaul_core::{DeleteOptions, Error, ErrorKind, Reference, Version};
 
 use super::{reference, version};
-use crate::app::Global;
 use crate::failure::Outcome;
+use crate::global::Global;
 use crate::session::Session;
 use crate::{output, prompt};
 

@@ -3,8 +3,8 @@ use keyhaul_core::{Reference, Resolver};
 use serde::Serialize;
 
 use super::{Output, reference};
-use crate::app::Global;
 use crate::failure::Outcome;
+use crate::global::Global;
 use crate::output::{self, Fields, Format};
 use crate::session::Session;
 

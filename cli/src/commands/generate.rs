@@ -2,8 +2,8 @@ use clap::{Args, ValueEnum};
 use keyhaul_core::{Alphabet, PutMode, Recipe, Reference, Version};
 
 use super::{Carried, reference, replace_advice, version, version_words};
-use crate::app::Global;
 use crate::failure::Outcome;
+use crate::global::Global;
 use crate::output;
 use crate::session::Session;
 

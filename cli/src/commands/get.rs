@@ -7,8 +7,8 @@ use keyhaul_core::{
 };
 
 use super::reference;
-use crate::app::Global;
 use crate::failure::Outcome;
+use crate::global::Global;
 use crate::output;
 use crate::session::Session;
 

@@ -1,8 +1,7 @@
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 use keyhaul_core::{Error, ErrorKind};
 
-use crate::app::{App, EXIT_CODES};
-use crate::failure::Outcome;
+use crate::failure::{EXIT_CODES, Outcome};
 use crate::output;
 
 /// Arguments of `help`.
@@ -13,8 +12,7 @@ pub struct Arguments {
 }
 
 /// Prints help.
-pub fn run(arguments: Arguments) -> Outcome {
-    let mut app = App::command();
+pub fn run(arguments: Arguments, mut app: Command) -> Outcome {
     app.build();
     if arguments.topic == ["exit-codes"] {
         return Ok(output::line(EXIT_CODES)?);

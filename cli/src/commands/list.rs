@@ -3,8 +3,8 @@ use keyhaul_core::{Error, ErrorKind, ListOptions, Reference, Result, SecretPath}
 use serde::Serialize;
 
 use super::Output;
-use crate::app::Global;
 use crate::failure::Outcome;
+use crate::global::Global;
 use crate::output::{self, Format};
 use crate::session::Session;
 

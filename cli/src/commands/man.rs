@@ -1,11 +1,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 use clap_mangen::Man;
 use keyhaul_core::{Error, Result};
 
-use crate::app::App;
 use crate::failure::Outcome;
 use crate::output;
 
@@ -23,8 +22,7 @@ pub struct Arguments {
 }
 
 /// Prints or writes the manual pages.
-pub fn run(arguments: Arguments) -> Outcome {
-    let mut app = App::command();
+pub fn run(arguments: Arguments, mut app: Command) -> Outcome {
     app.build();
     match arguments.output {
         None => output::bytes(&page(&app)?)?,
@@ -38,7 +36,7 @@ pub fn run(arguments: Arguments) -> Outcome {
     Ok(())
 }
 
-fn page(command: &clap::Command) -> Result<Vec<u8>> {
+fn page(command: &Command) -> Result<Vec<u8>> {
     let mut page = Vec::new();
     let rendered = Man::new(command.clone()).render(&mut page);
     rendered.map_err(|error| Error::io("the manual page", error))?;
@@ -62,7 +60,7 @@ fn as_written(page: Vec<u8>, command: &str) -> Vec<u8> {
     }
 }
 
-fn write(folder: &Path, name: &str, command: &clap::Command) -> Result<()> {
+fn write(folder: &Path, name: &str, command: &Command) -> Result<()> {
     let path = folder.join(format!("{name}.1"));
     fs::write(&path, page(command)?).map_err(|error| Error::io(path.display(), error))
 }

@@ -10,8 +10,8 @@ use keyhaul_core::qemu::object::{Dialect, MasterObject, SecretObject, check_id};
 use keyhaul_core::qemu::{MasterKey, Owner, encrypt};
 use keyhaul_core::{Error, ErrorKind, Reference, Result};
 
-use crate::app::{Global, duration};
 use crate::failure::Outcome;
+use crate::global::{Global, duration};
 use crate::process::User;
 use crate::session::Session;
 use crate::{fetch, output};

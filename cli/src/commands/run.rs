@@ -14,8 +14,8 @@ use keyhaul_core::qemu::{KeySource, MasterKey, Owner, encrypt};
 use keyhaul_core::{Error, ErrorKind, Reference, Result, Secret, wiping_stack};
 use nix::sys::signal::SigSet;
 
-use crate::app::Global;
 use crate::failure::{self, Failure, Outcome};
+use crate::global::Global;
 use crate::hardening::Inherited;
 use crate::process::{self, Launch, User, Watcher};
 use crate::session::Session;

@@ -7,8 +7,8 @@ use clap::Args;
 use keyhaul_core::{Error, ErrorKind, PutMode, Reference, SecretBytes, SecretWriter, Version};
 
 use super::{Carried, reference, replace_advice, version, version_words};
-use crate::app::Global;
 use crate::failure::Outcome;
+use crate::global::Global;
 use crate::session::Session;
 use crate::{output, prompt};
 

@@ -6,8 +6,8 @@ use keyhaul_core::{GetOptions, Reference};
 use serde::Serialize;
 
 use super::{Output, reference};
-use crate::app::Global;
 use crate::failure::Outcome;
+use crate::global::Global;
 use crate::output::{self, Fields, Format};
 use crate::session::Session;
 use crate::times::shown;

@@ -6,8 +6,8 @@ use keyhaul_core::{Error, ErrorKind, Policy, Result, StoreConfig};
 use serde::Serialize;
 
 use super::Output;
-use crate::app::Global;
 use crate::failure::Outcome;
+use crate::global::Global;
 use crate::output::{self, Format};
 use crate::session;
 
