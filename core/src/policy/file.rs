@@ -69,6 +69,14 @@ pub(super) fn load(location: &Location) -> Result<Policy, Vec<Error>> {
 
 /// The main file and its drop-ins, in the order they count.
 fn sources(path: &Path) -> Result<Vec<(String, String)>> {
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let metadata = parent.metadata().map_err(|error| unreadable(path, error))?;
+    // In a sticky folder, as /tmp is, others can add files and replace none of ours.
+    let sticky = metadata.mode() & 0o1000 != 0;
+    trusted("the policy's folder", parent, &metadata, !sticky)?;
     let mut sources = vec![read(path)?];
     let folder = path.with_file_name("keyhaul.d");
     let entries = match std::fs::read_dir(&folder) {
@@ -79,7 +87,7 @@ fn sources(path: &Path) -> Result<Vec<(String, String)>> {
     let metadata = folder
         .metadata()
         .map_err(|error| unreadable(&folder, error))?;
-    trusted(&folder, &metadata)?;
+    trusted("the policy's folder", &folder, &metadata, true)?;
     let mut names = Vec::new();
     for entry in entries {
         let name = entry
@@ -115,7 +123,7 @@ fn read(path: &Path) -> Result<(String, String)> {
         );
         return Err(Error::new(ErrorKind::InvalidConfig, rule));
     }
-    trusted(path, &metadata)?;
+    trusted("the policy", path, &metadata, true)?;
     let mut text = String::new();
     file.take(MAX_FILE)
         .read_to_string(&mut text)
@@ -123,8 +131,9 @@ fn read(path: &Path) -> Result<(String, String)> {
     Ok((path.display().to_string(), text))
 }
 
-/// A policy says whom to trust with secrets: it must itself be nobody else's to write.
-fn trusted(path: &Path, metadata: &Metadata) -> Result<()> {
+/// A policy says whom to trust with secrets: it must itself be nobody else's to write, nor to
+/// replace by another.
+fn trusted(what: &str, path: &Path, metadata: &Metadata, strict: bool) -> Result<()> {
     let path = path.display();
     let us = rustix::process::geteuid().as_raw();
     let refuse = |rule: String, advice: String| {
@@ -137,17 +146,14 @@ fn trusted(path: &Path, metadata: &Metadata) -> Result<()> {
             "it is another user's"
         };
         return refuse(
-            format!(
-                "the policy {path} belongs to uid {}: {whose}",
-                metadata.uid()
-            ),
+            format!("{what} {path} belongs to uid {}: {whose}", metadata.uid()),
             format!("check it, then: chown {us} {path}"),
         );
     }
-    if metadata.mode() & 0o022 != 0 {
+    if strict && metadata.mode() & 0o022 != 0 {
         return refuse(
             format!(
-                "the policy {path} has mode {:04o}: others could write it",
+                "{what} {path} has mode {:04o}: others could write it",
                 metadata.mode() & 0o7777
             ),
             format!("check it, then: chmod go-w {path}"),

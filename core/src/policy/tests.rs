@@ -259,6 +259,26 @@ fn a_policy_is_read_with_its_drop_ins_in_name_order() {
 }
 
 #[test]
+fn a_folder_in_which_others_could_replace_the_policy_is_refused() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("keyhaul.toml");
+    std::fs::write(&path, "version = 1").expect("written");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("mode");
+    let load = |mode| {
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(mode)).expect("mode");
+        Policy::load(&Location::File(path.clone()))
+    };
+    for mode in [0o770, 0o777, 0o702] {
+        let all = load(mode).expect_err("others could replace it");
+        assert_eq!(all[0].kind(), ErrorKind::PermissionDenied);
+        assert!(all[0].message().contains("the policy's folder"), "{all:?}");
+    }
+    for mode in [0o700, 0o755, 0o1777] {
+        load(mode).expect("nobody else can replace it");
+    }
+}
+
+#[test]
 fn root_reads_no_users_policy() {
     if !rustix::process::geteuid().is_root() {
         // Without root the same rule refuses root-owned files of nobody: covered by the mode check.

@@ -156,7 +156,8 @@ fn every_tool_takes_references() {
     finish(&mut site.run(&[], convert)).ok();
     let plain = fs::read(&raw).expect("converted");
     assert!(plain[..65536].iter().all(|byte| *byte == PATTERN));
-    assert_ne!(plain[65536], PATTERN);
+    // Behind it lies what was never written: noise, which a byte of could be alike by chance.
+    assert!(plain[65536..].iter().any(|byte| *byte != PATTERN));
 
     let socket = site.path("nbd");
     let path = socket.to_str().expect("text");
