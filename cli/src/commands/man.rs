@@ -26,12 +26,7 @@ pub fn run(arguments: Arguments, mut app: Command) -> Outcome {
     app.build();
     match arguments.output {
         None => output::bytes(&page(&app)?)?,
-        Some(folder) => {
-            write(&folder, "keyhaul", &app)?;
-            for command in app.get_subcommands() {
-                write(&folder, &format!("keyhaul-{}", command.get_name()), command)?;
-            }
-        }
+        Some(folder) => write_all(&folder, "keyhaul", &app)?,
     }
     Ok(())
 }
@@ -58,6 +53,15 @@ fn as_written(page: Vec<u8>, command: &str) -> Vec<u8> {
             .into_bytes(),
         Err(other) => other.into_bytes(),
     }
+}
+
+/// A command's page and those of its own commands, as the page refers to them.
+fn write_all(folder: &Path, name: &str, command: &Command) -> Result<()> {
+    write(folder, name, command)?;
+    // clap gives groups of commands a `help` of its own making.
+    let ours = |c: &&Command| c.get_name() != "help" || name == "keyhaul";
+    let mut below = command.get_subcommands().filter(ours);
+    below.try_for_each(|c| write_all(folder, &format!("{name}-{}", c.get_name()), c))
 }
 
 fn write(folder: &Path, name: &str, command: &Command) -> Result<()> {

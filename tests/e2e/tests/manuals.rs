@@ -74,6 +74,9 @@ fn manual_pages_are_troff() {
         .map(|command| format!("keyhaul-{command}.1"))
         .collect();
     expected.push("keyhaul.1".to_owned());
+    for task in ["identity", "init", "recipients", "rewrap"] {
+        expected.push(format!("keyhaul-store-{task}.1"));
+    }
     expected.sort();
     assert_eq!(pages, expected);
     for page in pages {
