@@ -131,7 +131,10 @@ async fn the_wrapped_key_is_an_age_file_and_identities_are_age_s() {
         .arg(host.path("keygen"))
         .stderr(Stdio::null())
         .status();
-    assert!(made.expect("the program `age-keygen`; install it with: apt-get install age").success());
+    assert!(
+        made.expect("the program `age-keygen`; install it with: apt-get install age")
+            .success()
+    );
     let text = fs::read_to_string(host.path("keygen")).expect("read");
     let public = text
         .lines()
