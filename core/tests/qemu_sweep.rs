@@ -8,8 +8,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use keyhaul_core::qemu::MasterKey;
 use keyhaul_core::qemu::channel::{FileChannel, RuntimeDir, sweep};
@@ -18,10 +18,25 @@ use support::names;
 const NOTHING: [PathBuf; 0] = [];
 const CHILD: &str = "KEYHAUL_TEST_RUNTIME_DIR";
 
-fn runtime() -> (tempfile::TempDir, RuntimeDir) {
+/// A folder of one test, and that test's turn. A child that another test has forked holds, until it
+/// executes its program, a copy of every lock of this process: to a sweep its holder is alive.
+struct Keep {
+    folder: tempfile::TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Keep {
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+fn runtime() -> (Keep, RuntimeDir) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().expect("folder");
     let runtime = RuntimeDir::open(Some(&folder.path().join("run"))).expect("opened");
-    (folder, runtime)
+    (Keep { folder, _turn }, runtime)
 }
 
 fn create(runtime: &RuntimeDir) -> FileChannel {
