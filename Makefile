@@ -19,7 +19,7 @@ demo: ## Set up, then show the main job on a real QEMU
 # cargo's own closing lines come last.
 test: setup docs fuzz ## Set up, then run every test
 	cargo test --workspace --locked --doc
-	cargo test --workspace --locked --lib --bins --tests
+	cargo test --workspace --locked --tests
 
 bench: setup ## Measure speed and memory, as a table
 	cargo build --release --locked -p keyhaul -p keyhaul-bench
