@@ -36,7 +36,7 @@ pub use registry::{Registry, StoreConfig, StoreFactory};
 pub use resolver::Resolver;
 pub use secret::{Protection, SecretBytes, SecretWriter, protection, wipe, wiping_stack};
 pub use store::{
-    Capabilities, Capability, DeleteOptions, Descriptor, GetOptions, IdempotencyId, ListOptions,
-    Metadata, Page, PutMode, PutOptions, Request, Secret, SecretStore,
+    Capabilities, Capability, DeleteOptions, Descriptor, GetOptions, IdempotencyId, Lease,
+    ListOptions, Metadata, Page, PutMode, PutOptions, Request, Secret, SecretStore,
 };
 pub use store_ext::SecretStoreExt;

@@ -182,8 +182,23 @@ word! {
 }
 
 word! {
-    /// A field of a value that is a map.
+    /// A field of a value that is a map, or [all](Self::all) of them.
     Field, "field"
+}
+
+impl Field {
+    /// What a policy calls the whole map by. No reference can.
+    pub const ALL: &'static str = "*";
+
+    /// The whole map.
+    pub fn all() -> Self {
+        Self(Self::ALL.into())
+    }
+
+    /// Whether it is the whole map.
+    pub fn is_all(&self) -> bool {
+        self.as_str() == Self::ALL
+    }
 }
 
 /// A refusal: the column, counted from 1 in characters, and the rule.

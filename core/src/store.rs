@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bitflags::bitflags;
@@ -58,7 +58,8 @@ pub trait SecretStore: fmt::Debug + Send + Sync + 'static {
     /// - `NotFound` where there is none, or where it has expired (the message says which).
     /// - A version that the store no longer has is `NotFound`; asking for one needs
     ///   [`Capability::VERSIONS`].
-    /// - Asking for a field needs [`Capability::FIELDS`].
+    /// - Asking for a field needs [`Capability::FIELDS`]; a secret without it is `NotFound`.
+    ///   [`Field::all`] asks for the whole map, as a JSON object.
     async fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret>;
 
     /// Reads many secrets, in order, each with its own outcome; one round trip where the store can.
@@ -172,7 +173,8 @@ bitflags! {
         const LABELS = 1 << 8;
         /// Secrets that expire.
         const EXPIRY = 1 << 9;
-        /// Values that are maps of fields.
+        /// Values that are maps of fields, of which a request can name one. A store may know which
+        /// field is meant where none is named.
         const FIELDS = 1 << 10;
         /// Writes that can be repeated under the same idempotency id.
         const IDEMPOTENT = 1 << 11;
@@ -241,6 +243,32 @@ pub struct Metadata {
     pub expires: Option<SystemTime>,
     /// Labels, as [`PutOptions::labels`].
     pub labels: BTreeMap<String, String>,
+    /// The lease of a value that the store made for this reader, as a database credential; `expires`
+    /// says when it ends.
+    pub lease: Option<Lease>,
+}
+
+/// What a store says of a value that it lends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lease {
+    /// Its name at the store, by which it can be revoked. No secret, but nobody else's business.
+    pub id: String,
+    /// How long it lasts from its beginning.
+    pub duration: Duration,
+    /// Whether it can be renewed.
+    pub renewable: bool,
+}
+
+impl Lease {
+    /// A lease.
+    pub fn new(id: impl Into<String>, duration: Duration, renewable: bool) -> Self {
+        Self {
+            id: id.into(),
+            duration,
+            renewable,
+        }
+    }
 }
 
 impl Metadata {
@@ -330,7 +358,9 @@ pub struct PutOptions {
     pub labels: BTreeMap<String, String>,
     /// When the store shall stop giving it out. Needs [`Capability::EXPIRY`].
     pub expires: Option<SystemTime>,
-    /// Write this field of a map and keep its siblings. Needs [`Capability::FIELDS`].
+    /// Write this field of a map and keep its siblings, whatever others write to those meanwhile.
+    /// Needs [`Capability::FIELDS`]. [`PutMode::Create`] is about the field then: `AlreadyExists`
+    /// where the map has it. [`Field::all`] takes a JSON object and replaces the whole map.
     pub field: Option<Field>,
     /// Makes a repeated write recognisable. Ignored by stores without [`Capability::IDEMPOTENT`].
     pub idempotency: Option<IdempotencyId>,

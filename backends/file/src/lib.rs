@@ -54,7 +54,7 @@ mod tree;
 
 use std::sync::Arc;
 
-use keyhaul_core::registry::OptionSpec;
+use keyhaul_core::registry::{Limits, OptionSpec};
 use keyhaul_core::{Result, SecretStore, StoreConfig, StoreFactory};
 
 pub use admin::{Initialised, Rewrapped, generate_identity, initialise, recipients, rewrap};
@@ -82,6 +82,14 @@ impl StoreFactory for FileFactory {
 
     fn is_key_service(&self) -> bool {
         false
+    }
+
+    fn limits(&self) -> Option<Limits> {
+        None
+    }
+
+    fn alias(&self) -> Option<&'static str> {
+        None
     }
 
     fn open(&self, config: &StoreConfig) -> Result<Arc<dyn SecretStore>> {

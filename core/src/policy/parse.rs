@@ -267,6 +267,7 @@ fn route(document: Document<'_>, node: &Node<'_>) -> Result<Route> {
     };
     let field = match text("field")? {
         None => None,
+        Some((_, Field::ALL)) => Some(Field::all()),
         Some((at, field)) => {
             Some(Field::new(field).map_err(|error| document.refuse(at, error.message()))?)
         }

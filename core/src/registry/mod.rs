@@ -27,11 +27,37 @@ pub trait StoreFactory: fmt::Debug + Send + Sync {
     /// in their stead.
     fn is_key_service(&self) -> bool;
 
+    /// How much its stores are asked at once where the policy does not say; none where nothing is
+    /// to be limited, as for a store in this very machine, or one that answers many paths in one
+    /// request.
+    fn limits(&self) -> Option<Limits>;
+
+    /// The word before the colon by which a path of its stores can be named without a route, as
+    /// `vault` in `vault:MOUNT/PATH`, where the policy allows that.
+    fn alias(&self) -> Option<&'static str>;
+
     /// Opens a store. Does no I/O: [`SecretStore::probe`] does.
     ///
     /// # Errors
     /// `InvalidConfig` with the option and the rule.
     fn open(&self, config: &StoreConfig) -> Result<Arc<dyn SecretStore>>;
+}
+
+/// How much a store is asked at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Requests that may be under way at the same time.
+    pub concurrency: u32,
+    /// Requests that may begin in a second, on average. None for no limit.
+    pub rate: Option<u32>,
+}
+
+impl Limits {
+    /// Limits.
+    pub const fn new(concurrency: u32, rate: Option<u32>) -> Self {
+        Self { concurrency, rate }
+    }
 }
 
 /// A store as the policy declares it.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::registry::{OptionSpec, StoreConfig, StoreFactory};
+use crate::registry::{Limits, OptionSpec, StoreConfig, StoreFactory};
 use crate::{MemoryStore, SecretStoreExt as _};
 
 /// Hands out memory stores made beforehand, by the host part of their URL.
@@ -18,6 +18,14 @@ impl StoreFactory for Prepared {
     }
     fn is_key_service(&self) -> bool {
         false
+    }
+
+    fn limits(&self) -> Option<Limits> {
+        None
+    }
+
+    fn alias(&self) -> Option<&'static str> {
+        None
     }
     fn open(&self, config: &StoreConfig) -> Result<Arc<dyn SecretStore>> {
         Ok(self.0[config.url.host_str().unwrap_or_default()].clone())

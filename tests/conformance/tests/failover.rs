@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keyhaul_conformance::{Fault, FaultStore};
-use keyhaul_core::registry::{OptionSpec, StoreConfig, StoreFactory};
+use keyhaul_core::registry::{Limits, OptionSpec, StoreConfig, StoreFactory};
 use keyhaul_core::{
     Error, ErrorKind, GetOptions, MemoryStore, Policy, PutOptions, Reference, Registry, Request,
     Resolver, Result, SecretBytes, SecretStore,
@@ -42,6 +42,14 @@ impl StoreFactory for Prepared {
     }
     fn is_key_service(&self) -> bool {
         self.key_service
+    }
+
+    fn limits(&self) -> Option<Limits> {
+        None
+    }
+
+    fn alias(&self) -> Option<&'static str> {
+        None
     }
     fn open(&self, config: &StoreConfig) -> Result<Arc<dyn SecretStore>> {
         Ok(if config.url.host_str() == Some("a") {

@@ -1,0 +1,1 @@
+//! Stores in the desktop's keyring (Secret Service) and in the kernel's.
