@@ -14,7 +14,7 @@ use url::Url;
 use super::Address;
 
 /// One request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Call<'a> {
     pub(crate) method: Method,
     /// The path below `/v1/`, as it is: it is encoded here.
