@@ -47,7 +47,6 @@ impl Client {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("keyhaul/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
             .referer(false)
             .tls_backend_preconfigured(tls::config(&settings.tls, address.is_tls()).await?)
             .dns_resolver(Arc::new(Resolver::new(

@@ -13,12 +13,14 @@ mod resolve;
 mod settings;
 mod tls;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use keyhaul_core::{Error, ErrorKind, Result, SecretBytes};
+use keyhaul_core::{Error, ErrorKind, Result};
 use reqwest::Method;
 use rustify::endpoint::Endpoint;
 use tokio::sync::Mutex;
@@ -29,7 +31,6 @@ pub(crate) use answer::Answer;
 pub(crate) use call::{Call, Manner};
 pub(crate) use settings::{OPTIONS, Settings};
 
-use crate::error;
 use client::Client;
 use redirect::Hop;
 
@@ -150,7 +151,7 @@ impl Http {
         let mut url = call.url(&self.settings.address)?;
         for _ in 0..redirect::MOST {
             let answer = client.send(&self.settings, call, url.clone()).await?;
-            match redirect::next(&self.settings, &url, &answer)? {
+            match redirect::next(&self.settings, client.address(), &url, &answer)? {
                 None => return Ok(answer),
                 Some(Hop { address, to }) => {
                     client = self.client(&address).await?;
