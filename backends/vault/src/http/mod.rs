@@ -7,6 +7,7 @@ mod address;
 mod answer;
 mod call;
 mod client;
+mod diagnose;
 mod proxy;
 mod redirect;
 mod resolve;
@@ -36,6 +37,7 @@ use redirect::Hop;
 
 /// The longest answer that is read: a list can have hundreds of thousands of names.
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
+const SEAL_STATUS_PATH: &str = "sys/seal-status";
 /// How long an answer to the question whether a server is sealed may take.
 const SEAL_STATUS: Duration = Duration::from_secs(2);
 
@@ -175,8 +177,8 @@ impl Http {
 
     /// A 503 says in words only whether the server is sealed; its seal status says it in a field.
     async fn completed(&self, mut answer: Answer, call: &Call<'_>) -> Result<Answer> {
-        if answer.status == 503 && !call.path.starts_with("sys/") {
-            let ask = Call::new(Method::GET, "sys/seal-status").global();
+        if answer.status == 503 && call.path != SEAL_STATUS_PATH {
+            let ask = Call::new(Method::GET, SEAL_STATUS_PATH).global();
             let asked = tokio::time::timeout(SEAL_STATUS, self.follow(&ask)).await;
             if let Ok(Ok(status)) = asked {
                 answer.sealed = status.json::<SealStatus>().ok().map(|status| status.sealed);
