@@ -22,10 +22,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keyhaul_core::{Error, ErrorKind, Result};
-use reqwest::Method;
-use rustify::endpoint::Endpoint;
 use tokio::sync::Mutex;
-use url::Url;
+use vaultrs::api::sys::requests::ReadHealthRequest;
 
 pub(crate) use address::Address;
 pub(crate) use answer::Answer;
@@ -37,9 +35,8 @@ use redirect::Hop;
 
 /// The longest answer that is read: a list can have hundreds of thousands of names.
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
-const SEAL_STATUS_PATH: &str = "sys/seal-status";
 /// How long an answer to the question whether a server is sealed may take.
-const SEAL_STATUS: Duration = Duration::from_secs(2);
+const HEALTH: Duration = Duration::from_secs(2);
 
 /// The wire of one store.
 pub(crate) struct Http {
@@ -74,19 +71,6 @@ impl Http {
         } else {
             Err(answer.refusal())
         }
-    }
-
-    /// Runs one of vaultrs' endpoints, which say path, method, query and body of a request, over
-    /// this wire. The answer is read with [`Answer::wrapped`] or [`Answer::json`].
-    ///
-    /// # Errors
-    /// As [`ask`](Self::ask).
-    pub(crate) async fn endpoint<E: Endpoint>(
-        &self,
-        endpoint: &E,
-        manner: Manner<'_>,
-    ) -> Result<Answer> {
-        self.ask(Call::endpoint(endpoint, manner)?).await
     }
 
     /// Sends a request. Any status is an answer.
@@ -175,21 +159,22 @@ impl Http {
         Ok(client)
     }
 
-    /// A 503 says in words only whether the server is sealed; its seal status says it in a field.
+    /// A 503 says in words only whether the server is sealed; its health says it in a field.
     async fn completed(&self, mut answer: Answer, call: &Call<'_>) -> Result<Answer> {
-        if answer.status == 503 && call.path != SEAL_STATUS_PATH {
-            let ask = Call::new(Method::GET, SEAL_STATUS_PATH).global();
-            let asked = tokio::time::timeout(SEAL_STATUS, self.follow(&ask)).await;
-            if let Ok(Ok(status)) = asked {
-                answer.sealed = status.json::<SealStatus>().ok().map(|status| status.sealed);
+        let health = Call::endpoint(&ReadHealthRequest::default())?.global();
+        if answer.status == 503 && call.path != health.path {
+            let asked = tokio::time::timeout(HEALTH, self.follow(&health)).await;
+            if let Ok(Ok(health)) = asked {
+                answer.sealed = health.json::<Health>().ok().map(|health| health.sealed);
             }
         }
         Ok(answer)
     }
 }
 
+/// Of an answer of `sys/health`, which has more fields in Vault than in OpenBao.
 #[derive(serde::Deserialize)]
-struct SealStatus {
+struct Health {
     sealed: bool,
 }
 

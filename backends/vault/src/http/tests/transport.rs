@@ -59,43 +59,44 @@ async fn a_request_says_who_asks_what_in_which_namespace() {
 
 #[tokio::test]
 async fn vaultrs_endpoints_run_over_the_wire() {
-    use vaultrs::api::kv2::requests::ReadSecretRequest;
+    use vaultrs::api::{EndpointResult, kv2, token};
 
     let server = dev();
     let http = http(server.address(), []);
     let token = secret(server.root_token());
-    let endpoint = |path: &str| {
-        ReadSecretRequest::builder()
-            .mount("secret")
-            .path(path)
-            .build()
-            .expect("endpoint")
+    let ask = async |call: Result<Call<'static>>| {
+        http.ask(call.expect("a call").manner(with_token(&token)))
+            .await
     };
-    let answer = http
-        .endpoint(&endpoint("web01/root"), with_token(&token))
-        .await;
-    let answer = answer.expect("read");
-    let read = answer
-        .wrapped::<serde_json::Value>()
-        .expect("JSON")
-        .data
-        .expect("data");
-    assert_eq!(read["data"]["value"], "hunter2");
-    let error = http
-        .endpoint(&endpoint("web01/none"), with_token(&token))
-        .await;
+    let answer = ask(Call::endpoint(&token::requests::LookupTokenSelfRequest {})).await;
+    let answer = answer.expect("looked up");
+    let read: EndpointResult<serde_json::Value> = answer.json().expect("read");
     assert_eq!(
-        error.map(drop).expect_err("absent").kind(),
-        ErrorKind::NotFound
+        read.data.expect("data")["policies"],
+        serde_json::json!(["root"])
     );
+    let endpoint = |path: &str| {
+        let mut builder = kv2::requests::ReadSecretMetadataRequest::builder();
+        Call::endpoint(
+            &builder
+                .mount("secret")
+                .path(path)
+                .build()
+                .expect("endpoint"),
+        )
+    };
+    ask(endpoint("web01/root")).await.map(drop).expect("there");
+    let error = ask(endpoint("web01/none"))
+        .await
+        .map(drop)
+        .expect_err("absent");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
     let wrong = secret("hvs.wrong");
-    let error = http
-        .endpoint(&endpoint("web01/root"), with_token(&wrong))
-        .await;
-    assert_eq!(
-        error.map(drop).expect_err("denied").kind(),
-        ErrorKind::PermissionDenied
-    );
+    let call = endpoint("web01/root")
+        .expect("a call")
+        .manner(with_token(&wrong));
+    let error = http.ask(call).await.map(drop).expect_err("denied");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
 }
 
 #[tokio::test]
