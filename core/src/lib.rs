@@ -11,6 +11,7 @@
 pub mod credential;
 pub mod encoding;
 mod error;
+mod fields;
 pub mod layers;
 mod memory;
 mod path;
