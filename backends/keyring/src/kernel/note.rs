@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn what_the_kernel_shows_is_read_in_its_units() {
-        let line = |left| {
+        let line = |left: &str| {
             format!("28b0b8d8 I--Q---     1 {left:>4} 3f010000     0     0 user      a;b: 1")
         };
         let left = |shown: &str| Left::in_line(&line(shown), 0x28b0_b8d8);
