@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::{Duration, Instant, SystemTime};
 
 use keyhaul_core::{
@@ -254,7 +256,7 @@ async fn keys_of_the_user_are_read_without_a_link_from_the_session() {
     assert_eq!(came.expect("get").value, secret("x"));
 }
 
-/// A key that grants its possessor nothing but to be found.
+/// A key that its possessor may look at, and nothing else.
 #[tokio::test]
 async fn a_key_that_may_not_be_read_is_denied() {
     if !in_own_session("a_key_that_may_not_be_read_is_denied") {
@@ -263,13 +265,12 @@ async fn a_key_that_may_not_be_read_is_denied() {
     let store = open(SESSION, &[]);
     says(keyctl(&["padd", "user", "keyhaul:a/b", "@s"]), b"x");
     says(
-        keyctl(&["setperm", &serial("@s", "keyhaul:a/b"), "0x09000000"]),
+        keyctl(&["setperm", &serial("@s", "keyhaul:a/b"), "0x01000000"]),
         b"",
     );
-    let denied = store
-        .get(&path("a/b"), &GetOptions::default())
-        .await
-        .expect_err("denied");
+    let name = path("a/b");
+    let denied = store.get(&name, &GetOptions::default()).await;
+    let denied = denied.expect_err("denied");
     assert_eq!(denied.kind(), ErrorKind::PermissionDenied, "{denied:?}");
     assert!(
         denied
@@ -278,37 +279,92 @@ async fn a_key_that_may_not_be_read_is_denied() {
     );
 }
 
-/// PAM or systemd would have made one; the process before has dropped it.
+/// The session that a process has which PAM or systemd made none for.
 #[tokio::test]
 async fn a_process_without_a_session_of_its_own_is_told() {
+    let user = std::fs::metadata("/proc/self").expect("this process").uid();
+    let shared = format!("_uid_ses.{user}");
     let test = "a_process_without_a_session_of_its_own_is_told";
-    // `setpriv` to a user who never logged in keeps the session, but a session is what @us is not:
-    // so this one is made @us on purpose.
-    if std::env::var_os("KEYHAUL_TEST_SESSION").is_some() {
-        let shared = says(keyctl(&["id", "@us"]), b"");
-        let own = says(keyctl(&["id", "@s"]), b"");
-        let error = open(SESSION, &[]).probe().await;
-        if shared == own {
-            let error = error.expect_err("not its own");
-            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-            assert!(
-                error
-                    .advice()
-                    .is_some_and(|advice| advice.contains("keyctl session -"))
-            );
-        } else {
-            error.expect("its own");
-        }
+    if !in_session_by(test, &["keyctl", "session", &shared]) {
         return;
     }
-    in_session_by(test, &["keyctl", "session", "-"]);
-    in_session_by(test, &["env"]);
+    let error = open(SESSION, &[]).probe().await.expect_err("not its own");
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    let advice = error.advice().expect("what to do");
+    assert!(advice.contains("keyctl session -"), "{advice}");
+    // The user's keyring is there for it.
+    let user = open("keyring+kernel:user", &[]).probe().await;
+    user.expect("the user's keyring");
 }
 
+/// A user has 200 keys and 20000 bytes. The number is nobody's: its keys are this test's.
 #[tokio::test]
 async fn a_full_quota_is_storage_full_and_loses_nothing() {
-    if !in_own_session("a_full_quota_is_storage_full_and_loses_nothing") {
+    const USER: &str = "61234";
+    let test = "a_full_quota_is_storage_full_and_loses_nothing";
+    let folder = tempfile::tempdir().expect("a folder");
+    // Where this program lies, that user may have no way to.
+    let copy = folder.path().join("test");
+    if std::env::var_os("KEYHAUL_TEST_SESSION").is_none() {
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("a mode");
+        let this = std::env::current_exe().expect("the test's own path");
+        std::fs::copy(this, &copy).expect("copied");
+        let user = format!("--reuid={USER}");
+        let group = format!("--regid={USER}");
+        let before = [
+            "setpriv",
+            &user,
+            &group,
+            "--clear-groups",
+            "keyctl",
+            "session",
+            "-",
+        ];
+        support::run_inside(&copy, test, &before);
         return;
     }
-    assert_eq!(says(keyctl(&["id", "@s"]), b"").is_empty(), false);
+    let store = open(SESSION, &[]);
+    let (get, put) = (GetOptions::default(), PutOptions::default());
+    // What is displaced does not count for long.
+    for round in 0..600 {
+        let value = secret(&format!("{round}"));
+        let put = store.put(&path("again"), &value, &put).await;
+        put.unwrap_or_else(|error| panic!("{round}: {error:?}"));
+    }
+    let mut kept = 0;
+    let full = loop {
+        let value = secret(&format!("value {kept}"));
+        match store
+            .put(&path(&format!("many/{kept}")), &value, &put)
+            .await
+        {
+            Ok(_) => kept += 1,
+            Err(error) => break error,
+        }
+        assert!(kept < 200, "the quota");
+    };
+    assert_eq!(full.kind(), ErrorKind::StorageFull);
+    assert!(
+        full.advice()
+            .is_some_and(|advice| advice.contains("maxkeys"))
+    );
+    assert!(kept > 100, "{kept}");
+    for number in 0..kept {
+        let came = store.get(&path(&format!("many/{number}")), &get).await;
+        let value = secret(&format!("value {number}"));
+        assert_eq!(came.expect("still there").value, value);
+    }
+    // Overwriting needs room for both; a refusal keeps the old value.
+    let refused = store.put(&path("many/0"), &secret("other"), &put).await;
+    assert_eq!(refused.expect_err("full").kind(), ErrorKind::StorageFull);
+    let came = store.get(&path("many/0"), &get).await.expect("get");
+    assert_eq!(came.value, secret("value 0"));
+    for number in 1..5 {
+        let (name, delete) = (path(&format!("many/{number}")), DeleteOptions::default());
+        store.delete(&name, &delete).await.expect("delete");
+    }
+    store
+        .put(&path("many/0"), &secret("other"), &put)
+        .await
+        .expect("room");
 }
