@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
-use crate::layers::{AuditSink, LayerSettings, standard};
-use crate::policy::{Policy, StoreEntry, Target};
+use crate::layers::{AuditSink, standard};
+use crate::policy::{Policy, Target};
 use crate::reference::{Field, Version};
 use crate::store::{DeleteOptions, GetOptions, Metadata, PutOptions, Request, Secret, SecretStore};
 use crate::{
@@ -72,7 +72,8 @@ impl Resolver {
             crate::registry::unknown("store", name, known)
         })?;
         let bare = self.registry.open(&entry.config)?;
-        let store = standard(bare, &settings(entry), self.audit.clone());
+        let settings = entry.layers(self.registry.factory(&entry.config)?);
+        let store = standard(bare, &settings, self.audit.clone());
         open.insert(name.to_owned(), store.clone());
         Ok(store)
     }
@@ -352,18 +353,4 @@ fn note_move(store: &str, next: Option<&String>, error: &Error) {
         let kind = error.kind().name();
         tracing::warn!(store, kind, next, "did not answer: {}", error.message());
     }
-}
-
-fn settings(entry: &StoreEntry) -> LayerSettings {
-    let mut settings = LayerSettings::default();
-    if let Some(timeout) = entry.timeout {
-        settings.timeout = timeout;
-    }
-    if let Some(retries) = entry.retries {
-        settings.retries = retries;
-    }
-    if let Some(deadline) = entry.deadline {
-        settings.deadline = deadline;
-    }
-    settings
 }
