@@ -58,7 +58,7 @@ pub struct StoreEntry {
     pub breaker: BreakerChoice,
     /// What is kept of its answers.
     pub cache: Option<CacheSettings>,
-    /// Whether its secrets can be named without a route.
+    /// Whether its secrets can be named without a route: [`Direct`](crate::Direct).
     pub direct: bool,
 }
 
@@ -94,9 +94,9 @@ pub struct Target {
     pub field: Option<Field>,
     /// How stored text stands for bytes.
     pub encoding: Encoding,
-    /// The pattern that matched.
-    pub pattern: Pattern,
-    /// The route that decided: `PATH:LINE`.
+    /// The pattern that matched; none where no route was asked.
+    pub pattern: Option<Pattern>,
+    /// The route that decided, or the store that was named: `PATH:LINE`.
     pub route: String,
 }
 
@@ -179,7 +179,7 @@ impl Policy {
             version: reference.version().cloned(),
             field: reference.field().or(route.field.as_ref()).cloned(),
             encoding: route.encoding,
-            pattern: route.pattern.clone(),
+            pattern: Some(route.pattern.clone()),
             route: route.place.clone(),
         })
     }
