@@ -114,7 +114,7 @@ fn socket(error: &reqwest::Error, address: &Address) -> Error {
 }
 
 /// Certificates and all else that TLS can find wrong, each with the setting that mends it.
-fn tls(error: &rustls::Error, address: &Address) -> Error {
+pub(crate) fn tls(error: &rustls::Error, address: &Address) -> Error {
     let config = |what: &str| Error::new(ErrorKind::InvalidConfig, format!("{address} {what}"));
     match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use keyhaul_core::{Error, ErrorKind, Result, SecretBytes, SecretWriter, wipe};
 use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
+use rustls::ClientConfig;
 use tokio::sync::Mutex;
 use url::Url;
 
 use super::resolve::Resolver;
-use super::{Address, Answer, Call, MAX_ANSWER, Settings, tls};
+use super::{Address, Answer, Call, MAX_ANSWER, Settings, diagnose, tls};
 use crate::error;
 
 /// A pool of connections to one address.
@@ -20,6 +21,8 @@ pub(super) struct Client {
     /// The name that stands for the host in urls, where another is to be asked for.
     server_name: Option<String>,
     client: reqwest::Client,
+    /// How TLS is spoken, where it is and no proxy stands between.
+    tls: Option<Arc<ClientConfig>>,
     /// Whether a connection stands. Until then one request goes ahead of the others, or each of a
     /// hundred would make a connection of its own although one serves them all.
     warm: AtomicBool,
@@ -44,12 +47,14 @@ impl Client {
                 "address the server by the name in its certificate, or set proxy = \"none\"",
             ));
         }
+        let tls = tls::config(&settings.tls, address.is_tls()).await?;
+        let direct = address.is_tls() && !settings.proxies.apply_to(address);
+        let kept = direct.then(|| Arc::new(tls.clone()));
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("keyhaul/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
             .referer(false)
-            .tls_backend_preconfigured(tls::config(&settings.tls, address.is_tls()).await?)
+            .tls_backend_preconfigured(tls)
             .dns_resolver(Arc::new(Resolver::new(
                 server_name.clone(),
                 address.host().map(str::to_owned),
@@ -68,6 +73,7 @@ impl Client {
             address: address.clone(),
             server_name,
             client,
+            tls: kept,
             first: Mutex::new(()),
         })
     }
@@ -90,10 +96,11 @@ impl Client {
         if let Some(body) = call.content() {
             request = request.body(body);
         }
-        let response = self
-            .first_alone(request.send())
-            .await
-            .map_err(|error| error::transport(error, &self.address))?;
+        let cold = !self.warm.load(Ordering::Acquire);
+        let response = match self.first_alone(request.send()).await {
+            Ok(response) => response,
+            Err(error) => return Err(self.explained(error, cold).await),
+        };
         let mut answer = Answer {
             status: response.status().as_u16(),
             retry_after: retry_after(response.headers()),
@@ -124,6 +131,27 @@ impl Client {
             .store(outcome.is_ok() || !self.address.is_tls(), Ordering::Release);
         drop(turn);
         outcome
+    }
+
+    /// The error for a request that got no answer; over a connection that never gave one, with what
+    /// the server said in TLS.
+    async fn explained(&self, error: reqwest::Error, cold: bool) -> Error {
+        let connected = !error.is_connect() && !error.is_timeout();
+        let error = error::transport(error, &self.address);
+        let (Some(config), Address::Tcp(url)) = (&self.tls, &self.address) else {
+            return error;
+        };
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+            return error;
+        };
+        if !cold || !connected || error.kind() != ErrorKind::Unavailable {
+            return error;
+        }
+        let name = self.server_name.as_deref().unwrap_or(host).to_owned();
+        match diagnose::alert(Arc::clone(config), host.to_owned(), port, name).await {
+            Some(alert) => error::tls(&alert, &self.address).with_source(error),
+            None => error,
+        }
     }
 
     /// Reads a body into locked memory. Pieces are wiped where nobody else holds them; where the
