@@ -35,6 +35,7 @@ use std::sync::Arc;
 use keyhaul_core::registry::{Limits, OptionSpec};
 use keyhaul_core::{Result, SecretStore, StoreConfig, StoreFactory};
 
+pub use auth::{Login, Question, login, logout, question};
 pub use policy::{Access, Covered, least_policy};
 pub use store::VaultStore;
 
@@ -45,7 +46,12 @@ pub struct VaultFactory;
 
 impl StoreFactory for VaultFactory {
     fn schemes(&self) -> &[&'static str] {
-        &[config::ENVIRONMENT, config::HTTP, config::HTTPS, config::UNIX]
+        &[
+            config::ENVIRONMENT,
+            config::HTTP,
+            config::HTTPS,
+            config::UNIX,
+        ]
     }
 
     fn summary(&self) -> &'static str {
