@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use keyhaul_core::ErrorKind;
-use keyhaul_servers::{Mode, OpenBao, Proxy, free_port};
+use keyhaul_servers::{Mode, OpenBao, Proxy, eventually, free_port};
 
 use super::raw::response;
 use super::*;
@@ -77,11 +77,54 @@ async fn a_real_server_that_stands_still_is_a_timeout_and_goes_on_serving_when_i
     let http = http(server.address(), [("client-timeout", text("500ms"))]);
     http.ask(health()).await.map(drop).expect("serves");
     server.freeze();
+    eventually("the server stands still", Duration::from_secs(10), || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).expect("tasks");
+        tasks.flatten().all(|task| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.contains(") T ")
+        })
+    });
     let error = http.ask(health()).await.map(drop).expect_err("frozen");
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
     server.thaw();
     let patient = super::http(server.address(), []);
     patient.ask(health()).await.map(drop).expect("serves again");
+}
+
+#[tokio::test]
+async fn a_connection_that_died_in_silence_is_not_used_again() {
+    let server = tls_server();
+    let proxy = Proxy::to(server.address());
+    let address = format!("https://{}", proxy.address());
+    let ca = text(server.ca_path().display());
+    let http = http(
+        &address,
+        [("ca-cert", ca), ("client-timeout", text("800ms"))],
+    );
+    http.ask(health())
+        .await
+        .map(drop)
+        .expect("the control passes");
+    proxy.set(Mode::Swallow);
+    let error = http.ask(health()).await.map(drop).expect_err("swallowed");
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    proxy.set(Mode::Pass);
+    http.ask(health())
+        .await
+        .map(drop)
+        .expect("over a new connection");
+    assert_eq!(proxy.connections(), 2);
+
+    // A layer's time limit drops the request, and says nothing.
+    proxy.set(Mode::Swallow);
+    let limit = Duration::from_millis(600);
+    let given_up = tokio::time::timeout(limit, http.ask(health())).await;
+    assert!(given_up.is_err());
+    proxy.set(Mode::Pass);
+    http.ask(health())
+        .await
+        .map(drop)
+        .expect("over a new connection");
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 //! `tests/` because the wire is nobody's business outside this crate.
 
 mod failures;
+mod proxies;
 mod raw;
+mod redirects;
 mod tls;
 mod transport;
 

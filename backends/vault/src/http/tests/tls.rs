@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use keyhaul_core::ErrorKind;
 use keyhaul_servers::{Authority, Certificate, OpenBao, Setup};
@@ -145,6 +146,53 @@ async fn verification_is_off_only_by_name() {
         &[("VAULT_SKIP_VERIFY", "")],
     );
     empty.ask(health()).await.map(drop).expect_err("verified");
+}
+
+#[tokio::test]
+async fn each_time_verification_is_off_there_is_a_warning() {
+    let warnings = Warnings::default();
+    let guard = tracing::subscriber::set_default(warnings.clone());
+    let count = || warnings.0.load(Ordering::Relaxed);
+    let server = tls_server();
+    http(server.address(), [ca(server)])
+        .ask(health())
+        .await
+        .map(drop)
+        .expect("verified");
+    assert_eq!(count(), 0);
+    for times in 1..=2 {
+        let off = [("skip-verify", Value::Boolean(true))];
+        http(server.address(), off)
+            .ask(health())
+            .await
+            .map(drop)
+            .expect("anyone");
+        assert_eq!(count(), times);
+    }
+    drop(guard);
+}
+
+/// Counts the warnings of this crate.
+#[derive(Clone, Debug, Default)]
+struct Warnings(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN && metadata.target().starts_with("keyhaul")
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 #[tokio::test]
