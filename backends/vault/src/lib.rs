@@ -6,6 +6,7 @@
 //! status, `ask` takes only success and maps the rest (`error::refusal`), `endpoint` runs one of
 //! vaultrs' endpoint types. Time limits, redirects and TLS are the wire's; tokens are given to it.
 
+mod auth;
 mod environment;
 mod error;
 mod http;
