@@ -141,7 +141,7 @@ pub(crate) fn tls(error: &rustls::Error, address: &Address) -> Error {
             CertificateError::BadSignature => config("has a certificate that the authority of that name did not sign")
                 .with_advice("name the right authority's certificate: `ca-cert` (VAULT_CACERT)"),
             _ => config("has a certificate that cannot be used")
-                .with_advice("give the server a certificate for a server, signed by the authority in `ca-cert` (VAULT_CACERT)"),
+                .with_advice("give the server a certificate of its own, signed by the authority in `ca-cert` (VAULT_CACERT), and not an authority's, as `openssl req -x509` makes it"),
         },
         rustls::Error::AlertReceived(
             AlertDescription::CertificateRequired

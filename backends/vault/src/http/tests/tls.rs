@@ -2,10 +2,11 @@
 
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use keyhaul_core::ErrorKind;
-use keyhaul_servers::{Authority, Certificate, OpenBao, Setup};
+use keyhaul_servers::{Authority, Certificate, OpenBao, Setup, eventually, free_port};
 use rustls::pki_types::ServerName;
 
 use super::*;
@@ -91,6 +92,73 @@ async fn an_unknown_authority_names_ca_cert() {
         .map(drop)
         .expect_err("the policy's counts");
     names(&error, ErrorKind::InvalidConfig, "VAULT_CACERT");
+}
+
+#[tokio::test]
+async fn without_an_authority_of_its_own_a_store_believes_the_systems_and_names_ca_cert() {
+    let error = refused(tls_server().address(), []).await;
+    names(&error, ErrorKind::InvalidConfig, "ca-cert");
+}
+
+#[tokio::test]
+async fn a_certificate_that_a_server_signed_itself_names_ca_cert() {
+    let folder = tempfile::tempdir().expect("folder");
+    let server = SelfSigned::start(folder.path());
+    let address = format!("https://127.0.0.1:{}", server.port);
+    let error = refused(&address, [ca(tls_server())]).await;
+    names(&error, ErrorKind::InvalidConfig, "ca-cert");
+    // It is an authority's besides: naming it does not help, and the advice says why.
+    let own = [("ca-cert", text(folder.path().join("self.crt").display()))];
+    let error = refused(&address, own).await;
+    names(&error, ErrorKind::InvalidConfig, "openssl req -x509");
+    let off = [("skip-verify", Value::Boolean(true))];
+    http(&address, off)
+        .ask(health())
+        .await
+        .map(drop)
+        .expect("the control");
+}
+
+/// A server with what `openssl req -x509` makes.
+struct SelfSigned {
+    child: std::process::Child,
+    port: u16,
+}
+
+impl SelfSigned {
+    fn start(folder: &std::path::Path) -> Self {
+        let openssl = |arguments: &str| {
+            let mut command = std::process::Command::new("openssl");
+            command.args(arguments.split(' ')).current_dir(folder);
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            command
+        };
+        let made = openssl(
+            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=vault -addext subjectAltName=IP:127.0.0.1 -keyout self.key -out self.crt",
+        );
+        let made = { made }
+            .status()
+            .expect("openssl runs: apt-get install openssl");
+        assert!(made.success());
+        let port = free_port();
+        let serve = format!("s_server -accept {port} -cert self.crt -key self.key -www");
+        let child = openssl(&serve).spawn().expect("openssl runs");
+        eventually("openssl listens", Duration::from_secs(20), || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Self { child, port }
+    }
+}
+
+impl Drop for SelfSigned {
+    fn drop(&mut self) {
+        // It has no other end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 #[tokio::test]
