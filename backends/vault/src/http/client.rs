@@ -67,8 +67,7 @@ impl Client {
                 server_name.clone(),
                 address.host().map(str::to_owned),
             )))
-            .connect_timeout(settings.timeout)
-            .http2_adaptive_window(false);
+            .connect_timeout(settings.timeout);
         builder = settings.proxies.set_up(builder, address)?;
         if let Address::Unix(path) = address {
             builder = builder.unix_socket(path.as_path());

@@ -5,6 +5,7 @@ mod failures;
 mod proxies;
 mod raw;
 mod redirects;
+mod statuses;
 mod tls;
 mod transport;
 

@@ -209,6 +209,31 @@ fn the_policy_wins_over_bao_and_bao_over_vault() {
 }
 
 #[test]
+fn a_policys_authority_replaces_all_of_the_environments_and_its_paths_are_absolute() {
+    let environment = Environment::of(&[
+        ("VAULT_CACERT", "relative/ca.pem"),
+        ("VAULT_CAPATH", "/etc/vault/ca"),
+    ]);
+    let tls = |given: Options| Settings::new(None, &given, &environment).map(|found| found.tls);
+    let of_environment = tls(options([])).expect("settings");
+    assert_eq!(of_environment.ca_cert, Some("relative/ca.pem".into()));
+    assert_eq!(of_environment.ca_path, Some("/etc/vault/ca".into()));
+    let of_policy = tls(options([("ca-cert", text("/etc/ca.pem"))])).expect("settings");
+    assert_eq!(
+        (of_policy.ca_cert, of_policy.ca_path),
+        (Some("/etc/ca.pem".into()), None)
+    );
+    let of_system = tls(options([("ca-cert", text(""))])).expect("settings");
+    assert_eq!((of_system.ca_cert, of_system.ca_path), (None, None));
+    for name in ["ca-cert", "ca-path", "client-cert", "client-key"] {
+        let error = tls(options([(name, text("relative"))])).expect_err(name);
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.message().contains(&format!("`{name}`")), "{error}");
+        assert!(error.context().place.is_some());
+    }
+}
+
+#[test]
 fn half_a_client_certificate_is_refused() {
     let half = [("VAULT_CLIENT_CERT", "/etc/keyhaul/node.pem")];
     let error = Settings::new(None, &options([]), &Environment::of(&half)).expect_err("half");
