@@ -143,7 +143,12 @@ async fn a_json_web_token_opens_for_its_subject() {
     server.jwt("jwt", &key.public(), "hosts", &role);
     let http = http(server.address());
     let login = |subject: &str| {
-        let claims = json!({"sub": subject, "aud": "vault", "exp": 4_102_444_800_u64});
+        let claims = json!({
+            "sub": subject,
+            "aud": "vault",
+            "nbf": 1_577_836_800_u64,
+            "exp": 4_102_444_800_u64,
+        });
         let jwt = files.write("jwt", &key.sign(&claims));
         identity(
             &http,
@@ -169,6 +174,7 @@ async fn a_pods_service_account_opens() {
         "kubernetes_host": token_reviews(),
         "token_reviewer_jwt": key.sign(&json!({"sub": "reviewer"})),
         "disable_local_ca_jwt": true,
+        "kubernetes_ca_cert": keyhaul_servers::Authority::new("kubernetes").pem(),
     });
     server.write("auth/k8s/config", &config);
     let role = json!({
