@@ -7,16 +7,18 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
+use crate::fields::Fields;
 use crate::store::{
     Capabilities, Capability, DeleteOptions, Descriptor, GetOptions, IdempotencyId, ListOptions,
     Metadata, Page, PutMode, PutOptions, Secret, SecretStore,
 };
-use crate::{Error, ErrorKind, Recipe, Result, SecretBytes, SecretPath, Version};
+use crate::{Error, ErrorKind, Field, Recipe, Result, SecretBytes, SecretPath, Version};
 
 /// A store in this process's memory: what a backend's author reads beside the contract, and what
 /// tests and embedders use where nothing need outlive the process.
 ///
-/// It does everything save fields. Where the contract leaves a choice, it takes the strict one:
+/// It does everything, fields where [`with_fields`](Self::with_fields) says so. Where the contract
+/// leaves a choice, it takes the strict one:
 ///
 /// - It checks what it [can do](SecretStore::capabilities) before anything else of the request.
 /// - Versions are numbers that the whole store counts up, so that one is never given twice, not
@@ -31,6 +33,8 @@ use crate::{Error, ErrorKind, Recipe, Result, SecretBytes, SecretPath, Version};
 pub struct MemoryStore {
     descriptor: Descriptor,
     capabilities: Capabilities,
+    /// The field that is meant where none is named, in a store whose values are maps.
+    main: Option<Field>,
     state: Mutex<State>,
 }
 
@@ -50,8 +54,17 @@ impl MemoryStore {
                 Capability::all() - Capability::FIELDS - Capability::GENERATES_REMOTELY,
                 Self::MAX_VALUE,
             ),
+            main: None,
             state: Mutex::default(),
         }
+    }
+
+    /// The store with values that are maps; `main` is the field that is meant where none is named.
+    #[must_use]
+    pub fn with_fields(mut self, main: Field) -> Self {
+        self.capabilities.can |= Capability::FIELDS;
+        self.main = Some(main);
+        self
     }
 
     /// The store, able to do only that part of `can` which it can do at all.
@@ -84,8 +97,27 @@ impl MemoryStore {
             return Err(Error::new(ErrorKind::NotFound, "the secret has expired")
                 .with_advice("write it anew, or ask for it although it has expired"));
         }
-        let value = SecretBytes::copy_from(stored.value.expose());
+        let value = self.value_of(&stored.fields, options.field.as_ref())?;
         Ok(Secret::new(value, stored.metadata.clone()))
+    }
+
+    fn value_of(&self, fields: &Fields, field: Option<&Field>) -> Result<SecretBytes> {
+        if field.is_some_and(Field::is_all) {
+            return fields.to_json();
+        }
+        let name = self.name_of(field);
+        match fields.value(name) {
+            Some(value) => Ok(SecretBytes::copy_from(value.expose())),
+            None => Err(Error::new(
+                ErrorKind::NotFound,
+                format!("the secret has no field `{name}`"),
+            )),
+        }
+    }
+
+    /// The field that a request means. A store without fields keeps its values under one name too.
+    fn name_of<'f>(&'f self, field: Option<&'f Field>) -> &'f str {
+        field.or(self.main.as_ref()).map_or("", Field::as_str)
     }
 
     fn write(
@@ -98,7 +130,16 @@ impl MemoryStore {
         let id = options
             .idempotency
             .filter(|_| self.capabilities.has(Capability::IDEMPOTENT));
-        self.state().write(path, options, id, value)
+        let with = |siblings: Option<&Fields>| {
+            let value = value()?;
+            if options.field.as_ref().is_some_and(Field::is_all) {
+                return Fields::parse(value.expose());
+            }
+            let mut fields = siblings.map_or_else(Fields::default, Fields::copy);
+            fields.set(self.name_of(options.field.as_ref()), value);
+            Ok(fields)
+        };
+        self.state().write(path, options, id, with)
     }
 
     fn fits(&self, len: usize) -> Result<()> {
@@ -212,7 +253,13 @@ fn needed_to_put(options: &PutOptions) -> Capability {
     };
     wanted.set(Capability::LABELS, !options.labels.is_empty());
     wanted.set(Capability::EXPIRY, options.expires.is_some());
-    wanted.set(Capability::FIELDS, options.field.is_some());
+    if let Some(field) = &options.field {
+        wanted |= Capability::FIELDS;
+        if !field.is_all() {
+            // To keep the siblings takes compare-and-set.
+            wanted |= Capability::UPDATE;
+        }
+    }
     wanted
 }
 
@@ -235,7 +282,7 @@ struct State {
 }
 
 struct Stored {
-    value: SecretBytes,
+    fields: Fields,
     metadata: Metadata,
     idempotency: Option<IdempotencyId>,
 }
@@ -259,32 +306,31 @@ impl State {
         path: &SecretPath,
         options: &PutOptions,
         id: Option<IdempotencyId>,
-        value: impl FnOnce() -> Result<SecretBytes>,
+        fields: impl FnOnce(Option<&Fields>) -> Result<Fields>,
     ) -> Result<Metadata> {
         let versions = self.versions(path);
         let repeated = |stored: &&Stored| id.is_some() && stored.idempotency == id;
         if let Some(done) = versions.iter().find(repeated) {
             return Ok(done.metadata.clone());
         }
-        match (&options.mode, versions.last()) {
-            (PutMode::Create, Some(_)) => {
-                return Err(Error::new(
-                    ErrorKind::AlreadyExists,
-                    "there is a secret already",
-                ));
-            }
+        let current = versions.last();
+        match (&options.mode, current) {
+            (PutMode::Create, Some(current)) => current.refuse_create(options.field.as_ref())?,
             (PutMode::Update(_), None) => return Err(no_secret()),
             (PutMode::Update(version), Some(current)) => current.expect(version)?,
             (PutMode::Create, None) | (PutMode::Overwrite, _) => {}
         }
-        let value = value()?;
+        // What has expired does not come back as a sibling of what is written.
+        let now = SystemTime::now();
+        let siblings = current.filter(|current| !current.metadata.is_expired(now));
+        let fields = fields(siblings.map(|current| &current.fields))?;
         let mut metadata = Metadata::new(Some(Version::new((self.written + 1).to_string())?));
-        metadata.created = Some(SystemTime::now());
+        metadata.created = Some(now);
         metadata.expires = options.expires;
         metadata.labels = options.labels.clone();
         self.written += 1;
         self.secrets.entry(path.clone()).or_default().push(Stored {
-            value,
+            fields,
             metadata: metadata.clone(),
             idempotency: id,
         });
@@ -336,6 +382,21 @@ impl State {
 }
 
 impl Stored {
+    /// A Create is about the secret, or about the one field that it names.
+    fn refuse_create(&self, field: Option<&Field>) -> Result<()> {
+        match field.filter(|field| !field.is_all()) {
+            Some(field) if self.fields.value(field.as_str()).is_none() => Ok(()),
+            Some(field) => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("there is a field `{field}` already"),
+            )),
+            None => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                "there is a secret already",
+            )),
+        }
+    }
+
     fn expect(&self, version: &Version) -> Result<()> {
         if self.metadata.version.as_ref() == Some(version) {
             return Ok(());
@@ -432,6 +493,29 @@ mod tests {
         let error = put(&store, PutMode::Create).expect_err("not there");
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.message().ends_with(" create"), "{error}");
+    }
+
+    #[test]
+    fn an_expired_secret_lends_no_siblings() {
+        let store = MemoryStore::new("memory").with_fields(Field::new("value").expect("plain"));
+        let past = SystemTime::now() - std::time::Duration::from_secs(1);
+        let write = |field: &str, expires| {
+            let field = Some(Field::new(field).expect("plain"));
+            let options = PutOptions::default().field(field).expires(expires);
+            let value = SecretBytes::copy_from(b"hunter2");
+            futures_util::FutureExt::now_or_never(store.put(&path(), &value, &options))
+                .expect("nothing waits")
+                .expect("put");
+        };
+        write("old", Some(past));
+        write("new", None);
+        write("newer", None);
+        let read = |field: &str| {
+            let field = Some(Field::new(field).expect("plain"));
+            store.read(&path(), &GetOptions::default().field(field))
+        };
+        assert_eq!(read("old").expect_err("gone").kind(), ErrorKind::NotFound);
+        assert!(read("new").is_ok() && read("newer").is_ok());
     }
 
     #[test]

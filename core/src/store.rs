@@ -58,8 +58,9 @@ pub trait SecretStore: fmt::Debug + Send + Sync + 'static {
     /// - `NotFound` where there is none, or where it has expired (the message says which).
     /// - A version that the store no longer has is `NotFound`; asking for one needs
     ///   [`Capability::VERSIONS`].
-    /// - Asking for a field needs [`Capability::FIELDS`]; a secret without it is `NotFound`.
-    ///   [`Field::all`] asks for the whole map, as a JSON object.
+    /// - Asking for a field needs [`Capability::FIELDS`]; a secret without it is `NotFound`. What is
+    ///   no text in the map comes as its JSON. [`Field::all`] asks for the whole map, as a JSON
+    ///   object.
     async fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret>;
 
     /// Reads many secrets, in order, each with its own outcome; one round trip where the store can.
@@ -71,6 +72,7 @@ pub trait SecretStore: fmt::Debug + Send + Sync + 'static {
     /// Reads what is known of a secret, without its value.
     ///
     /// - An expired secret still has metadata where the store keeps it.
+    /// - It is about the secret, and need not know whether a field that is named is there.
     async fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata>;
 
     /// Writes a secret.
@@ -173,8 +175,9 @@ bitflags! {
         const LABELS = 1 << 8;
         /// Secrets that expire.
         const EXPIRY = 1 << 9;
-        /// Values that are maps of fields, of which a request can name one. A store may know which
-        /// field is meant where none is named.
+        /// Values that are maps of fields, of which a reader can name one, and which can be written
+        /// as a whole. A store may know which field is meant where none is named. Writing one
+        /// field needs [`UPDATE`](Self::UPDATE) too: to keep its siblings takes compare-and-set.
         const FIELDS = 1 << 10;
         /// Writes that can be repeated under the same idempotency id.
         const IDEMPOTENT = 1 << 11;
@@ -359,8 +362,14 @@ pub struct PutOptions {
     /// When the store shall stop giving it out. Needs [`Capability::EXPIRY`].
     pub expires: Option<SystemTime>,
     /// Write this field of a map and keep its siblings, whatever others write to those meanwhile.
-    /// Needs [`Capability::FIELDS`]. [`PutMode::Create`] is about the field then: `AlreadyExists`
-    /// where the map has it. [`Field::all`] takes a JSON object and replaces the whole map.
+    /// Needs [`Capability::FIELDS`] and [`Capability::UPDATE`], whatever the mode.
+    /// [`PutMode::Create`] is about the field then: `AlreadyExists` where the map has it.
+    ///
+    /// [`Field::all`] takes a JSON object and replaces the whole map; it needs
+    /// [`Capability::FIELDS`] alone. What is no JSON object is `Corrupt`.
+    ///
+    /// Where no field is named, Create is about the secret, and a store with both capabilities
+    /// keeps the siblings of the field that it takes to be meant.
     pub field: Option<Field>,
     /// Makes a repeated write recognisable. Ignored by stores without [`Capability::IDEMPOTENT`].
     pub idempotency: Option<IdempotencyId>,

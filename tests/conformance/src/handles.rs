@@ -11,8 +11,8 @@ use keyhaul_core::{Capability, SecretStore};
 ///
 /// | handle    | asked to                          | its word counts for |
 /// |-----------|-----------------------------------|---------------------|
-/// | `reader`  | `get`, `get_many`, `stat`         | READ, VERSIONS |
-/// | `writer`  | `put`                             | WRITE, CREATE, UPDATE, LABELS, EXPIRY, FIELDS, IDEMPOTENT |
+/// | `reader`  | `get`, `get_many`, `stat`         | READ, VERSIONS, FIELDS |
+/// | `writer`  | `put`                             | WRITE, CREATE, UPDATE, LABELS, EXPIRY, IDEMPOTENT |
 /// | `manager` | `generate`, `delete`, `list`      | GENERATE, GENERATES_REMOTELY, DELETE, LIST |
 #[derive(Clone, Debug)]
 pub struct Handles {
@@ -51,7 +51,9 @@ impl From<Arc<dyn SecretStore>> for Handles {
 }
 
 /// What the reader's capabilities are asked about.
-pub(crate) const READS: Capability = Capability::READ.union(Capability::VERSIONS);
+pub(crate) const READS: Capability = Capability::READ
+    .union(Capability::VERSIONS)
+    .union(Capability::FIELDS);
 
 /// What the manager's capabilities are asked about.
 pub(crate) const MANAGES: Capability = Capability::DELETE

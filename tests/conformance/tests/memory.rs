@@ -3,12 +3,24 @@
 use std::sync::Arc;
 
 use keyhaul_conformance::{Handles, report, run};
-use keyhaul_core::{Capability, MemoryStore, SecretStore};
+use keyhaul_core::{Capability, Field, MemoryStore, SecretStore};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_store_keeps_the_contract() {
     let trials = run(async || Handles::same(Arc::new(MemoryStore::new("memory")))).await;
     assert!(trials >= 50, "only {trials} trials ran");
+}
+
+fn with_fields() -> MemoryStore {
+    MemoryStore::new("maps").with_fields(Field::new("value").expect("plain letters"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_store_with_fields_keeps_the_contract() {
+    let without = run(async || Handles::same(Arc::new(MemoryStore::new("memory")))).await;
+    let with = run(async || Handles::same(Arc::new(with_fields()))).await;
+    // The trial of the law is one less, those of fields are nine more.
+    assert_eq!(with, without + 8);
 }
 
 /// Each capability missing by itself, then a few sets that a real store has.
@@ -25,9 +37,12 @@ async fn restricted_stores_keep_the_law() {
         Capability::WRITE,
         Capability::CREATE | Capability::GENERATE | Capability::DELETE | Capability::LIST,
         Capability::GENERATE | Capability::CREATE | Capability::READ,
+        // As Vault's KV v1: maps, and nothing that keeps a field's siblings.
+        Capability::READ | Capability::WRITE | Capability::FIELDS | Capability::DELETE,
+        Capability::READ | Capability::CREATE | Capability::FIELDS,
     ];
     let work = alone.chain(sets).map(|can| async move {
-        let store = MemoryStore::new("restricted").with_capabilities(can);
+        let store = with_fields().with_capabilities(can);
         let store: Arc<dyn SecretStore> = Arc::new(store);
         let report = report(store).await;
         assert!(report.is_ok(), "with {:?}: {report}", can.names());

@@ -34,10 +34,10 @@ pub(super) const TRIALS: &[Trial] = &[
     ),
 ];
 
-const WRITERS: usize = 8;
+pub(super) const WRITERS: usize = 8;
 
 /// What the tasks came to, each in its own thread where the runtime has several.
-async fn at_once<T: Send + 'static>(
+pub(super) async fn at_once<T: Send + 'static>(
     work: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Outcome<Vec<T>> {
     let tasks: Vec<_> = work.into_iter().map(tokio::spawn).collect();

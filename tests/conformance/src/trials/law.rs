@@ -61,6 +61,17 @@ pub(super) const TRIALS: &[Trial] = &[
         Box::pin(no_field(ground))
     })
     .lacking(Capability::FIELDS),
+    Trial::new(
+        "without UPDATE, no writing of one field",
+        Capability::FIELDS,
+        |ground| {
+            Box::pin(no_writing_with(
+                ground,
+                PutOptions::default().field(field()),
+            ))
+        },
+    )
+    .lacking(Capability::UPDATE),
     Trial::new("without LABELS, no labels", NONE, |ground| {
         let labels = [("key".to_owned(), "value".to_owned())].into();
         Box::pin(no_writing_with(
@@ -115,8 +126,10 @@ async fn present(ground: Ground) -> Outcome {
             asked("stat of a version", kind(ground.stat(&path, &get).await));
         }
         if ground.has(Capability::FIELDS) {
-            let get = GetOptions::default().field(field());
-            asked("get of a field", kind(ground.get(&path, &get).await));
+            for field in [field(), Some(Field::all())] {
+                let get = GetOptions::default().field(field);
+                asked("get of a field", kind(ground.get(&path, &get).await));
+            }
         }
     }
     let modes = [
@@ -131,6 +144,18 @@ async fn present(ground: Ground) -> Outcome {
         let value = ground.canary();
         let mut put = PutOptions::default().mode(mode);
         asked("put", kind(ground.put(&path, &value, &put).await));
+        if ground.has(Capability::FIELDS) {
+            let map = SecretBytes::copy_from(b"{}");
+            let put = put.clone().field(Some(Field::all()));
+            asked("put of a map", kind(ground.put(&path, &map, &put).await));
+        }
+        if ground.has(Capability::FIELDS | Capability::UPDATE) {
+            let put = put.clone().field(field());
+            asked(
+                "put of a field",
+                kind(ground.put(&path, &value, &put).await),
+            );
+        }
         if ground.has(Capability::LABELS) {
             put = put.labels([("key".to_owned(), "value".to_owned())].into());
             asked(
@@ -289,8 +314,12 @@ async fn no_generate(ground: Ground) -> Outcome {
 }
 
 async fn no_field(ground: Ground) -> Outcome {
-    no_reading_with(ground.clone(), GetOptions::default().field(field())).await?;
-    no_writing_with(ground, PutOptions::default().field(field())).await
+    for field in [field(), Some(Field::all())] {
+        let get = GetOptions::default().field(field.clone());
+        no_reading_with(ground.clone(), get).await?;
+        no_writing_with(ground.clone(), PutOptions::default().field(field)).await?;
+    }
+    Ok(())
 }
 
 async fn id_ignored(ground: Ground) -> Outcome {

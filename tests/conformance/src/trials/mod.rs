@@ -3,6 +3,7 @@
 mod concurrency;
 mod delete;
 mod expiry;
+mod fields;
 mod generate;
 mod idempotency;
 mod law;
@@ -72,6 +73,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Trial> {
         names::TRIALS,
         modes::TRIALS,
         versions::TRIALS,
+        fields::TRIALS,
         delete::TRIALS,
         list::TRIALS,
         many::TRIALS,

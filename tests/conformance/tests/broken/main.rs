@@ -77,6 +77,22 @@ const DEFECTS: &[(Defect, &str)] = &[
     (Defect::LeaksInDebug, "no refusal shows a value"),
     (Defect::LeaksInLocation, "the descriptor needs no runtime"),
     (Defect::ProbeDeletes, "probe succeeds and changes nothing"),
+    (Defect::MapForMissingField, "a field comes back, and one"),
+    (Defect::MergesMaps, "the whole map is a JSON object"),
+    (Defect::TakesNoObject, "what is no JSON object"),
+    (Defect::ForgetsSiblings, "writing a field keeps"),
+    (
+        Defect::ForgetsSiblingsUnnamed,
+        "a write that names no field",
+    ),
+    (Defect::CreatesOverField, "Create of a field"),
+    (Defect::UpdatesFieldBlindly, "Update of a field"),
+    (Defect::GeneratesWhole, "generate makes a field"),
+    (Defect::RacesFields, "writers of different fields"),
+    (
+        Defect::WritesFieldsUnguarded,
+        "without UPDATE, no writing of one field",
+    ),
     (Defect::Panics, "probe succeeds and changes nothing"),
 ];
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keyhaul_core::{
-    Capabilities, Capability, DeleteOptions, Descriptor, Error, ErrorKind, GetOptions, ListOptions,
-    MemoryStore, Metadata, Page, PutMode, PutOptions, Recipe, Result, Secret, SecretBytes,
-    SecretPath, SecretStore, SecretStoreExt as _,
+    Capabilities, Capability, DeleteOptions, Descriptor, Error, ErrorKind, Field, GetOptions,
+    ListOptions, MemoryStore, Metadata, Page, PutMode, PutOptions, Recipe, Result, Secret,
+    SecretBytes, SecretPath, SecretStore, SecretStoreExt as _,
 };
 
 /// What is wrong with it.
@@ -17,6 +17,7 @@ pub enum Defect {
     ActsAndDenies,
     ChecksTooLate,
     CreatesOverExpired,
+    CreatesOverField,
     CutsLongPaths,
     CutsLongValues,
     DecodesPercent,
@@ -29,7 +30,10 @@ pub enum Defect {
     ForgetsExpiry,
     ForgetsIds,
     ForgetsLabels,
+    ForgetsSiblings,
+    ForgetsSiblingsUnnamed,
     GeneratesOnce,
+    GeneratesWhole,
     GivesCurrentForAny,
     HidesFolders,
     IgnoresCreate,
@@ -44,22 +48,28 @@ pub enum Defect {
     ListsByText,
     ListsPrefix,
     LosesEmpty,
+    MapForMissingField,
+    MergesMaps,
     MissesAbsent,
     MissesEmptyPrefix,
     OrdersBySegment,
     Panics,
     ProbeDeletes,
     RacesCreate,
+    RacesFields,
     RacesUpdate,
     RepeatsWrites,
     ReversesMany,
     ServesExpired,
+    TakesNoObject,
     TakesRoot,
     TakesStaleUpdate,
     TearsValues,
     TearsWhenDropped,
     UpdatesAbsent,
+    UpdatesFieldBlindly,
     WritesAndRefuses,
+    WritesFieldsUnguarded,
 }
 
 /// The memory store, with a defect or without.
@@ -79,7 +89,7 @@ impl Broken {
         };
         Arc::new(Self {
             defect,
-            inner: MemoryStore::new("broken"),
+            inner: MemoryStore::new("broken").with_fields(Field::new("value").expect("plain")),
             descriptor: Descriptor::new("broken", "broken", location),
             last: Default::default(),
         })
@@ -92,7 +102,9 @@ impl Broken {
     fn denied(&self) -> Capability {
         match self.defect {
             Some(Defect::DoesWhatItDenies) => Capability::DELETE,
-            Some(Defect::ChecksTooLate | Defect::ActsAndDenies) => Capability::UPDATE,
+            Some(Defect::ChecksTooLate | Defect::ActsAndDenies | Defect::WritesFieldsUnguarded) => {
+                Capability::UPDATE
+            }
             _ => Capability::empty(),
         }
     }
@@ -141,6 +153,66 @@ impl Broken {
         })
     }
 
+    /// What becomes of a write to a map, where it is not just written.
+    async fn put_map(
+        &self,
+        path: &SecretPath,
+        value: &SecretBytes,
+        options: &mut PutOptions,
+    ) -> Option<Result<Metadata>> {
+        let whole = PutOptions::default().field(Some(Field::all()));
+        let named = options.field.as_ref().filter(|field| !field.is_all());
+        let map = async || {
+            let all = GetOptions::default().field(Some(Field::all()));
+            let text = self.inner.get(path, &all).await.ok()?.value;
+            serde_json::from_slice::<serde_json::Value>(text.expose()).ok()
+        };
+        match self.defect? {
+            Defect::ForgetsSiblings if named.is_some() => self.forget(path).await,
+            Defect::ForgetsSiblingsUnnamed
+                if options.field.is_none() && options.mode == PutMode::Overwrite =>
+            {
+                self.forget(path).await;
+            }
+            Defect::CreatesOverField if named.is_some() => options.mode = PutMode::Overwrite,
+            Defect::UpdatesFieldBlindly if named.is_some() => options.mode = PutMode::Overwrite,
+            Defect::TakesNoObject => {
+                let answer = self.inner.put(path, value, options).await;
+                let refused = answer
+                    .as_ref()
+                    .is_err_and(|e| e.kind() == ErrorKind::Corrupt);
+                if refused {
+                    options.field = None;
+                    return None;
+                }
+                return Some(answer);
+            }
+            Defect::MergesMaps if options.field == Some(Field::all()) => {
+                let mut old = map().await?;
+                let new: serde_json::Value = serde_json::from_slice(value.expose()).ok()?;
+                old.as_object_mut()?.extend(new.as_object()?.clone());
+                let value = SecretBytes::copy_from(old.to_string().as_bytes());
+                return Some(self.inner.put(path, &value, &whole).await);
+            }
+            Defect::RacesFields => {
+                let field = named?.to_string();
+                let mut old = map().await?;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                let text = std::str::from_utf8(value.expose()).ok()?;
+                old.as_object_mut()?.insert(field, text.into());
+                let value = SecretBytes::copy_from(old.to_string().as_bytes());
+                return Some(self.inner.put(path, &value, &whole).await);
+            }
+            _ => {}
+        }
+        None
+    }
+
+    async fn forget(&self, path: &SecretPath) {
+        let gone = self.inner.delete(path, &DeleteOptions::default()).await;
+        gone.expect("deleted");
+    }
+
     fn options(&self, options: &PutOptions, mode: PutMode) -> PutOptions {
         let mut options = options.clone().mode(mode);
         match self.defect {
@@ -172,6 +244,10 @@ impl SecretStore for Broken {
         options.expired |= self.is(Defect::ServesExpired);
         let path = self.path(path);
         let mut secret = match self.inner.get(&path, &options).await {
+            Err(_) if self.is(Defect::MapForMissingField) && options.field.is_some() => {
+                let whole = options.field(Some(Field::all()));
+                self.inner.get(&path, &whole).await?
+            }
             Err(_) if self.is(Defect::GivesCurrentForAny) => {
                 self.inner.get(&path, &options.version(None)).await?
             }
@@ -211,6 +287,12 @@ impl SecretStore for Broken {
         let path = self.path(p);
         let exists = self.exists(&path).await;
         let mut options = self.options(o, self.mode(&path, &o.mode).await?);
+        if self.is(Defect::WritesFieldsUnguarded) && matches!(o.mode, PutMode::Update(_)) {
+            return Err(Error::new(ErrorKind::Unsupported, "no update here"));
+        }
+        if let Some(answer) = self.put_map(&path, value, &mut options).await {
+            return answer;
+        }
         let mut bytes = value.expose();
         match self.defect {
             Some(Defect::LosesEmpty) if bytes.is_empty() => return Ok(Metadata::default()),
@@ -252,7 +334,10 @@ impl SecretStore for Broken {
     async fn generate(&self, p: &SecretPath, r: &Recipe, o: &PutOptions) -> Result<Metadata> {
         let path = self.path(p);
         let options = self.options(o, self.mode(&path, &o.mode).await?);
-        if self.is(Defect::ActsAndDenies) && matches!(o.mode, PutMode::Update(_)) {
+        if self.is(Defect::GeneratesWhole) && o.field.is_some() {
+            self.forget(&path).await;
+        }
+        if self.denied().contains(Capability::UPDATE) && matches!(o.mode, PutMode::Update(_)) {
             return Err(Error::new(ErrorKind::Unsupported, "no update here"));
         }
         if self.is(Defect::IgnoresRecipe) {
