@@ -55,9 +55,14 @@ impl<'s> Items<'s> {
 
     pub(super) async fn get(&self, path: &SecretPath) -> Result<Secret, Failure> {
         let item = self.one(path).await?.ok_or_else(no_secret)?;
-        let (mut bytes, modified) = try_join!(item.get_secret(), item.get_modified())?;
-        let value = SecretBytes::copy_from(&bytes);
-        wipe(&mut bytes);
+        // Wiped at once, not when the other answer has come as well.
+        let value = async {
+            let mut bytes = item.get_secret().await?;
+            let value = SecretBytes::copy_from(&bytes);
+            wipe(&mut bytes);
+            Ok(value)
+        };
+        let (value, modified) = try_join!(value, item.get_modified())?;
         Ok(Secret::new(value, metadata(modified)))
     }
 
