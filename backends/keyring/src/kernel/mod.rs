@@ -14,7 +14,6 @@ use keyhaul_core::{
     Metadata, Page, PutMode, PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath,
     SecretStore, StoreConfig,
 };
-
 use linux_keyutils::Key;
 
 use crate::config::{KERNEL, Kernel};
@@ -68,23 +67,27 @@ impl KernelStore {
         law::need(CAN, law::to_get(options))?;
         law::not_root(path)?;
         let ring = self.ring()?;
-        let key = ring.find(&self.description(path))?.ok_or_else(no_secret)?;
-        let note = Note::of(&ring, &self.settings.prefix, key)?;
-        let payload = ring::read(key)?;
-        let value = if note.is_empty(&payload) {
-            SecretBytes::copy_from(b"")
-        } else {
-            payload
-        };
-        Ok(Secret::new(value, metadata(&note, Left::of(key))))
+        let secret = ring.with(&self.description(path), |key| {
+            let note = Note::of(&ring, &self.settings.prefix, key)?;
+            let payload = ring::read(key)?;
+            let value = if note.is_empty(&payload) {
+                SecretBytes::copy_from(b"")
+            } else {
+                payload
+            };
+            Ok(Secret::new(value, metadata(&note, Left::of(key))))
+        })?;
+        secret.ok_or_else(no_secret)
     }
 
     fn look(&self, path: &SecretPath) -> Result<Metadata> {
         law::not_root(path)?;
         let ring = self.ring()?;
-        let key = ring.find(&self.description(path))?.ok_or_else(no_secret)?;
-        let note = Note::of(&ring, &self.settings.prefix, key)?;
-        Ok(metadata(&note, Left::of(key)))
+        let found = ring.with(&self.description(path), |key| {
+            let note = Note::of(&ring, &self.settings.prefix, key)?;
+            Ok(metadata(&note, Left::of(key)))
+        })?;
+        found.ok_or_else(no_secret)
     }
 
     async fn write(
