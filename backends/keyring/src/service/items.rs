@@ -9,6 +9,8 @@ use secret_service::{Collection, Item, SecretService};
 
 use super::AT_ONCE;
 use super::error::{self, Failure};
+use zbus::zvariant::ObjectPath;
+
 use crate::config::Service;
 
 /// The attributes by which other programs look passwords up.
@@ -19,6 +21,10 @@ const USERNAME: &str = "username";
 /// making one beside it.
 const SCHEMA: (&str, &str) = ("xdg:schema", "org.freedesktop.Secret.Generic");
 
+/// Where the default collection is by the protocol, which saves asking where it is.
+const DEFAULT: ObjectPath<'static> =
+    ObjectPath::from_static_str_unchecked("/org/freedesktop/secrets/aliases/default");
+
 /// The items of a collection, and of one service.
 pub(super) struct Items<'s> {
     collection: Collection<'s>,
@@ -26,12 +32,15 @@ pub(super) struct Items<'s> {
 }
 
 impl<'s> Items<'s> {
-    /// Finds the collection.
+    /// Finds the collection. Where the service does not have the default one at its place, or has
+    /// none, the first of the `tries` fails, and the next one asks.
     pub(super) async fn open(
         service: &'s SecretService<'static>,
         settings: &'s Service,
+        tries: usize,
     ) -> Result<Self, Failure> {
         let collection = match &settings.collection {
+            None if tries == 0 => service.get_collection_by_path(DEFAULT.into()).await?,
             None => default(service).await?,
             Some(name) => named(service, name).await?,
         };
