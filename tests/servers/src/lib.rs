@@ -1,1 +1,31 @@
 //! Real servers for the tests, on loopback and free ports, gone when their handles are.
+//!
+//! A fixture that cannot start panics with the reason and the server's own log: a test that needs
+//! a server and has none fails. Starting a development server takes a fifth of a second, so that a
+//! test file best shares one ([`std::sync::OnceLock`]) and gives each test a mount or a namespace of its own.
+//!
+//! ```no_run
+//! use std::sync::OnceLock;
+//! use keyhaul_servers::OpenBao;
+//!
+//! fn server() -> &'static OpenBao {
+//!     static SERVER: OnceLock<OpenBao> = OnceLock::new();
+//!     SERVER.get_or_init(OpenBao::dev)
+//! }
+//! ```
+
+mod certificates;
+mod curl;
+mod daemon;
+mod openbao;
+mod proxy;
+mod secret_service;
+mod wait;
+
+pub use certificates::{Authority, Issued};
+pub use curl::Reply;
+pub use daemon::Daemon;
+pub use openbao::{Certificate, Cluster, OpenBao, Setup, program as bao};
+pub use proxy::{Mode, Proxy};
+pub use secret_service::{SecretService, SessionBus};
+pub use wait::{eventually, free_port};
