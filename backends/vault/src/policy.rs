@@ -93,7 +93,13 @@ impl Section {
     fn add(&mut self, name: &str, config: &Config, routes: &[Covered], access: Access) {
         self.stores.insert(name.to_owned());
         let paths: BTreeSet<Path> = routes.iter().flat_map(paths_of).collect();
-        let mount = &config.mount;
+        // As the API's paths are copied: `secret/data` is the mount `secret`.
+        let parts = ["/data", "/metadata"];
+        let copied = parts.iter().find_map(|part| config.mount.strip_suffix(part));
+        let mount = match config.kv_version {
+            Some(KvVersion::One) => &config.mount,
+            _ => copied.unwrap_or(&config.mount),
+        };
         for path in &paths {
             let glob = path.text.ends_with('*');
             match (config.engine, config.kv_version.unwrap_or(KvVersion::Two)) {
@@ -189,7 +195,8 @@ struct Path {
 
 /// The paths that a route covers.
 fn paths_of(route: &Covered) -> Vec<Path> {
-    let pattern: Vec<&str> = route.pattern.split('/').collect();
+    let mut pattern: Vec<&str> = route.pattern.split('/').collect();
+    pattern.dedup_by(|one, other| *one == "**" && *other == "**");
     let mut paths = BTreeSet::new();
     for (scope, name) in subjects(&pattern) {
         for (name, below) in names(name, route.path.ends_with("{name}")) {
@@ -216,7 +223,7 @@ fn subjects<'a, 'p>(pattern: &'a [&'p str]) -> Vec<(&'p str, Vec<&'p str>)> {
         [] => vec![],
         ["**", rest @ ..] => {
             let mut name = vec!["**"];
-            name.extend(rest.iter().filter(|segment| rest.len() > 1 || **segment != "**"));
+            name.extend(rest);
             let mut all = vec![("*", name)];
             // The wildcard may also be for nothing.
             all.extend(subjects(rest));
@@ -276,6 +283,7 @@ fn in_vaults_words(filled: &str, route: &Covered) -> Path {
         match segment.split_once('*') {
             _ if segment == "*" && !open => words.push("+"),
             None => words.push(segment),
+            Some(("", "")) => words.push(""),
             Some(("", _)) => {
                 unsaid.push(segment);
                 words.push("+");
@@ -335,5 +343,90 @@ mod tests {
         exactly("@site/tls/**", template, &["vms/@site/tls", "vms/@site/tls/*"]);
         exactly("prod-*/**", template, &["vms/prod-*"]);
         exactly("**", "one/fixed", &["one/fixed"]);
+        exactly("a/**/b", "{scope}/{name}", &[
+            "a/+/+/+/+/+/+/b",
+            "a/+/+/+/+/+/b",
+            "a/+/+/+/+/b",
+            "a/+/+/+/b",
+            "a/+/+/b",
+            "a/+/b",
+            "a/b",
+        ]);
+        exactly("**/a/b", "x/{name}/y", &[
+            "x/+/+/+/+/+/a/b/y",
+            "x/+/+/+/+/a/b/y",
+            "x/+/+/+/a/b/y",
+            "x/+/+/a/b/y",
+            "x/+/a/b/y",
+            "x/a/b/y",
+            "x/b/y",
+        ]);
+    }
+
+    #[test]
+    fn what_vault_has_no_words_for_is_wider_and_says_so() {
+        let template = "vms/{scope}/{name}";
+        for (pattern, expected) in [
+            ("prod-*/root", "vms/prod-*"),
+            ("*-prod/root", "vms/+/root"),
+            ("web01/root-*", "vms/web01/root-*"),
+            ("web01/*-root", "vms/web01/+"),
+        ] {
+            assert_eq!(paths(pattern, template), [(expected.to_owned(), true)]);
+        }
+    }
+
+    /// Vault's rule, as its documentation has it: `+` is one segment, a `*` at the very end anything.
+    fn vault_allows(rule: &str, path: &str) -> bool {
+        fn segments(rule: &[&str], path: &[&str], glob: bool) -> bool {
+            match (rule, path) {
+                ([last], [first, rest @ ..]) if glob => {
+                    let rest = if rest.is_empty() { String::new() } else { format!("/{}", rest.join("/")) };
+                    *last == "+" || format!("{first}{rest}").starts_with(last)
+                }
+                ([], []) => true,
+                ([one, rule @ ..], [first, path @ ..]) => {
+                    (*one == "+" || one == first) && segments(rule, path, glob)
+                }
+                _ => false,
+            }
+        }
+
+        let (rule, glob) = match rule.strip_suffix('*') {
+            Some(rule) => (rule, true),
+            None => (rule, false),
+        };
+        let rule: Vec<&str> = rule.split('/').collect();
+        let path: Vec<&str> = path.split('/').collect();
+        segments(&rule, &path, glob)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_route_covers_is_allowed_and_nothing_else_where_no_comment_says_so(
+            pattern in "(\\*\\*|[ab*]{1,2})(/(\\*\\*|[ab*]{1,2})){0,3}",
+            template in proptest::sample::select(vec!["{scope}/{name}", "vms/{scope}/{name}", "{name}", "v/{name}/{scope}", "{scope}-x/{name}"]),
+            subject in "[ab]{1,2}(/[ab]{1,2}){1,4}",
+        ) {
+            use keyhaul_core::{Policy, Reference};
+
+            let text = format!(
+                "version = 1\n[stores.s]\nurl = \"x:y\"\n[[routes]]\nmatch = \"{pattern}\"\nstore = \"s\"\npath = \"{template}\"\n"
+            );
+            // Some of what is made up here is no pattern.
+            if let Ok(policy) = Policy::parse("policy", &text) {
+                let reference = Reference::parse(&subject).expect("valid");
+                let (scope, name) = subject.split_once('/').expect("two segments");
+                let path = template.replace("{scope}", scope).replace("{name}", name);
+                let rules = paths_of(&Covered::new(&pattern, template));
+                let allowed = rules.iter().any(|rule| vault_allows(&rule.text, &path));
+                let covered = policy.target(&reference).is_ok();
+                let wider = rules.iter().any(|rule| rule.wider.is_some());
+                proptest::prop_assert!(allowed || !covered, "{pattern} {template} {subject}: {rules:?}");
+                // Where scope and name cannot be told apart in the path, another subject may lead there.
+                let plain = template.ends_with("{scope}/{name}");
+                proptest::prop_assert!(covered || wider || !allowed || !plain, "{pattern} {template} {subject}: {rules:?}");
+            }
+        }
     }
 }

@@ -1,20 +1,22 @@
 //! Requests as whoever the store is logged in as.
 
+use std::sync::Arc;
+
 use keyhaul_core::{Error, ErrorKind, Request, Result};
 
-use crate::auth::Identity;
+use crate::auth::{Identity, Verdict};
 use crate::http::{Answer, Call, Http, Manner};
 use crate::policy::stanza;
 
 /// The wire of a store, and its login.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    http: std::sync::Arc<Http>,
+    http: Arc<Http>,
     identity: Identity,
 }
 
 impl Wire {
-    pub(crate) fn new(http: std::sync::Arc<Http>, identity: Identity) -> Self {
+    pub(crate) fn new(http: Arc<Http>, identity: Identity) -> Self {
         Self { http, identity }
     }
 
@@ -29,17 +31,17 @@ impl Wire {
         capability: &str,
     ) -> Result<Answer> {
         let path = call.path.clone();
-        let token = self.identity.token(request).await?;
-        let first = call.clone().manner(Manner::of(request, Some(token.bytes())));
+        let token = self.identity.token(request.deadline).await?;
+        let first = call.clone().manner(Manner::of(request, Some(token.value())));
         let answer = self.http.send(first).await?;
         if answer.status != 403 {
             return Ok(answer);
         }
         // Denied, or a token that is dead? The login finds out, once for all who ask.
-        let Some(fresh) = self.identity.denied(&token, request).await? else {
+        let Verdict::Again(fresh) = self.identity.denied(&token, request.deadline).await? else {
             return Err(self.denied(&path, capability));
         };
-        let again = call.manner(Manner::of(request, Some(fresh.bytes())));
+        let again = call.manner(Manner::of(request, Some(fresh.value())));
         let answer = self.http.send(again).await?;
         if answer.status != 403 {
             return Ok(answer);
@@ -47,12 +49,12 @@ impl Wire {
         Err(self.denied(&path, capability))
     }
 
-    /// Reaches the server and logs in.
+    /// Reaches the server, and sees that the login holds.
     ///
     /// # Errors
-    /// As [`Identity::token`].
-    pub(crate) async fn log_in(&self, request: &Request) -> Result<()> {
-        self.identity.token(request).await.map(drop)
+    /// As [`Identity::probe`].
+    pub(crate) async fn probe(&self) -> Result<()> {
+        self.identity.probe(None).await
     }
 
     fn denied(&self, path: &str, capability: &str) -> Error {

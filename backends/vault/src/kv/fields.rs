@@ -143,7 +143,7 @@ impl<'v> Content<'v> {
     /// What `value` looks like as the field `name`, or as the whole map.
     ///
     /// # Errors
-    /// `InvalidReference` where the whole map is to be written and the value is none.
+    /// `Corrupt` where the whole map is to be written and the value is none.
     pub(crate) fn new(
         name: &Field,
         value: &'v SecretBytes,
@@ -152,7 +152,7 @@ impl<'v> Content<'v> {
         if name.is_all() {
             Fields::parse(value.expose()).map_err(|_| {
                 Error::new(
-                    ErrorKind::InvalidReference,
+                    ErrorKind::Corrupt,
                     "the whole map is written as a JSON object, and the value is none",
                 )
                 .with_advice("name one field, or give an object like {\"user\": \"…\"}")
@@ -415,7 +415,7 @@ mod tests {
             match content {
                 Ok(_) => assert!(legal),
                 Err(error) => {
-                    assert!(!legal && error.kind() == ErrorKind::InvalidReference);
+                    assert!(!legal && error.kind() == ErrorKind::Corrupt);
                     assert!(!format!("{error:?}").contains("hunter2"));
                 }
             }
