@@ -15,6 +15,8 @@ use keyhaul_core::{
     SecretStore, StoreConfig,
 };
 
+use linux_keyutils::Key;
+
 use crate::config::{KERNEL, Kernel};
 use crate::{law, page};
 use note::{Left, NOTHING, Note};
@@ -129,12 +131,16 @@ impl KernelStore {
             expires,
             empty: value.is_empty(),
         };
-        let gone = || old.map(|old| Note::remove(&ring, prefix, old));
+        let forget = |key: Option<Key>| {
+            if let Some(key) = key {
+                Note::remove(&ring, prefix, key);
+            }
+        };
         let seconds = match expires.map(|time| seconds_until(time, now)) {
             // Nobody would see it: what was there goes.
             Some(0) => {
                 old.map(|old| ring.remove(old)).transpose()?;
-                gone();
+                forget(old);
                 return Ok(told(&note));
             }
             seconds => seconds,
@@ -147,11 +153,11 @@ impl KernelStore {
         });
         match put {
             Ok(Put::Done) => {
-                gone();
+                forget(old);
                 Ok(told(&note))
             }
             refused => {
-                new.map(|new| Note::remove(&ring, prefix, new));
+                forget(new);
                 refused.and(Err(exists()))
             }
         }

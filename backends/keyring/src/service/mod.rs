@@ -208,8 +208,8 @@ impl SecretStore for SecretServiceStore {
     async fn probe(&self) -> Result<()> {
         self.with(move |service| {
             Box::pin(async move {
-                Items::open(&service, &self.settings).await?;
-                Ok(())
+                let items = Items::open(&service, &self.settings).await?;
+                items.unlock().await.map(|_| ())
             })
         })
         .await
