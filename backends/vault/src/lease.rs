@@ -94,7 +94,10 @@ impl Leased {
                 distinct.len() - 1
             });
         }
-        let asked: Vec<_> = distinct.iter().map(|path| self.get(path, options)).collect();
+        let asked: Vec<_> = distinct
+            .iter()
+            .map(|path| self.get(path, options))
+            .collect();
         let made: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
         let copy = |path: &SecretPath| match first.get(path).and_then(|index| made.get(*index)) {
             Some(Ok(secret)) => {
@@ -124,7 +127,9 @@ impl Leased {
     /// Reaches the server, logs in, and sees that an engine is there.
     pub(crate) async fn probe(&self) -> Result<()> {
         self.wire.probe().await?;
-        ask_mount(&self.wire, &Request::default(), &self.mount).await.map(drop)
+        ask_mount(&self.wire, &Request::default(), &self.mount)
+            .await
+            .map(drop)
     }
 
     async fn lend(&self, path: &SecretPath, options: &GetOptions) -> Result<Answer> {
@@ -139,12 +144,16 @@ impl Leased {
             // Engines answer so for a role that they do not have.
             400 if !answer.errors().is_empty() => Err(Error::new(
                 ErrorKind::NotFound,
-                format!("the engine makes no such secret: {}", answer.errors().join("; ")),
+                format!(
+                    "the engine makes no such secret: {}",
+                    answer.errors().join("; ")
+                ),
             )
             .with_advice("check the role's name in the path, as in creds/ROLE")),
-            404 if answer.errors().is_empty() => {
-                Err(Error::new(ErrorKind::NotFound, "the engine has no such path"))
-            }
+            404 if answer.errors().is_empty() => Err(Error::new(
+                ErrorKind::NotFound,
+                "the engine has no such path",
+            )),
             _ => Err(answer.refusal()),
         }
     }

@@ -45,7 +45,12 @@ pub struct VaultFactory;
 
 impl StoreFactory for VaultFactory {
     fn schemes(&self) -> &[&'static str] {
-        &[config::ENVIRONMENT, config::HTTP, config::HTTPS, config::UNIX]
+        &[
+            config::ENVIRONMENT,
+            config::HTTP,
+            config::HTTPS,
+            config::UNIX,
+        ]
     }
 
     fn summary(&self) -> &'static str {

@@ -90,7 +90,10 @@ impl SecretStore for VaultStore {
         match &self.engine {
             Engine::Kv(kv) => {
                 let asked: Vec<_> = paths.iter().map(|path| kv.get(path, options)).collect();
-                stream::iter(asked).buffered(AT_ONCE as usize).collect().await
+                stream::iter(asked)
+                    .buffered(AT_ONCE as usize)
+                    .collect()
+                    .await
             }
             Engine::Leased(leased) => leased.get_many(paths, options).await,
         }

@@ -32,7 +32,9 @@ impl Wire {
     ) -> Result<Answer> {
         let path = call.path.clone();
         let token = self.identity.token(request.deadline).await?;
-        let first = call.clone().manner(Manner::of(request, Some(token.value())));
+        let first = call
+            .clone()
+            .manner(Manner::of(request, Some(token.value())));
         let answer = self.http.send(first).await?;
         if answer.status != 403 {
             return Ok(answer);

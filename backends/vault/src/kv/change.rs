@@ -25,13 +25,23 @@ impl Change<'_> {
     /// not.
     pub(super) async fn replace(&self, compare: Option<u64>) -> Result<Option<OneVersion>> {
         let body = self.body(compare, |body| self.content.alone(body))?;
-        self.post(body, if compare == Some(0) { "create" } else { "update" }).await
+        self.post(
+            body,
+            if compare == Some(0) {
+                "create"
+            } else {
+                "update"
+            },
+        )
+        .await
     }
 
     /// Writes the content among the fields that are there. None where others wrote since.
     pub(super) async fn merge(&self, there: &There) -> Result<Option<OneVersion>> {
         let siblings = there.fields()?;
-        let body = self.body(Some(there.version), |body| self.content.among(body, &siblings))?;
+        let body = self.body(Some(there.version), |body| {
+            self.content.among(body, &siblings)
+        })?;
         self.post(body, "update").await
     }
 
@@ -110,7 +120,9 @@ pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
     }
     for (name, value) in labels {
         if name.len() > 128 || value.len() > 512 {
-            return too_large("a label's name has at most 128 bytes here, and its text at most 512");
+            return too_large(
+                "a label's name has at most 128 bytes here, and its text at most 512",
+            );
         }
         let blank = name.is_empty() || value.is_empty();
         if blank || name.chars().chain(value.chars()).any(char::is_control) {

@@ -352,7 +352,10 @@ mod tests {
 
     #[test]
     fn text_is_kept_as_text_and_bytes_as_marked_base64() {
-        assert_eq!(alone("value", b"pass\"word\n"), r#"{"value":"pass\"word\n"}"#);
+        assert_eq!(
+            alone("value", b"pass\"word\n"),
+            r#"{"value":"pass\"word\n"}"#
+        );
         assert_eq!(
             alone("key", b"\xff\x00"),
             // python3 -c 'import zlib; print("%08x" % zlib.crc32(b"/wA="))'
@@ -409,7 +412,14 @@ mod tests {
 
     #[test]
     fn the_whole_map_is_an_object_or_refused() {
-        for (value, legal) in [("{}", true), (r#"{"a":"b"}"#, true), ("[]", false), ("hunter2", false), ("{} {}", false), ("", false)] {
+        for (value, legal) in [
+            ("{}", true),
+            (r#"{"a":"b"}"#, true),
+            ("[]", false),
+            ("hunter2", false),
+            ("{} {}", false),
+            ("", false),
+        ] {
             let value = of(value.as_bytes());
             let content = Content::new(&Field::all(), &value, None);
             match content {

@@ -52,12 +52,19 @@ pub fn config_as(token: &str, mount: &str, options: &[(&str, &str)]) -> StoreCon
     let mut options = table(options);
     options.0.insert("auth".into(), value(Value::Table(auth)));
     let address = server().address().replace("http://", "vault+http://");
-    StoreConfig::new("site", &format!("{address}/{mount}"), options, "keyhaul.toml:1:1")
-        .expect("a store")
+    StoreConfig::new(
+        "site",
+        &format!("{address}/{mount}"),
+        options,
+        "keyhaul.toml:1:1",
+    )
+    .expect("a store")
 }
 
 fn table(texts: &[(&str, &str)]) -> Options {
-    let texts = texts.iter().map(|(name, text)| ((*name).to_owned(), value(Value::Text((*text).to_owned()))));
+    let texts = texts
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), value(Value::Text((*text).to_owned()))));
     Options(texts.collect::<BTreeMap<_, _>>())
 }
 
