@@ -38,7 +38,7 @@ const OWN: [OptionSpec; 7] = [
         name: "encoding",
         kind: OptionKind::Text,
         default: "text, and base64 with a marker beside it for what is no text",
-        help: "How every value of this store is encoded: `base64` or `hex`. For values that others write so.",
+        help: "How the store's `field` is encoded in every secret: `base64` or `hex`. For values that others write so.",
     },
     OptionSpec {
         name: "engine",
@@ -101,7 +101,7 @@ pub(crate) struct Config {
     pub(crate) kv_version: Option<KvVersion>,
     /// The field that is meant where none is named.
     pub(crate) field: Field,
-    /// The encoding of every value, where it is declared.
+    /// The encoding of `field`, where it is declared.
     pub(crate) encoding: Option<Encoding>,
     /// Whether deleting leaves what an operator can bring back.
     pub(crate) soft_delete: bool,
@@ -126,6 +126,12 @@ impl Config {
             Some("leased") => Engine::Leased,
             Some(_) => return Err(at(store, "engine", "`engine` is `kv` or `leased`")),
         };
+        if engine == Engine::Kv
+            && options.text("field") == Some(Field::ALL)
+            && options.has("encoding")
+        {
+            return Err(at(store, "encoding", "a whole map has no encoding"));
+        }
         if engine == Engine::Leased {
             for name in ["delete", "encoding", "kv-version"] {
                 if options.has(name) {
@@ -383,6 +389,7 @@ mod tests {
             (url, &[("kv-version", "3")], "7:3"),
             (url, &[("encoding", "raw")], "7:3"),
             (url, &[("field", "a b")], "7:3"),
+            (url, &[("field", "*"), ("encoding", "hex")], "7:3"),
             (url, &[("delete", "never")], "7:3"),
             (url, &[("delete", "soft"), ("kv-version", "1")], "7:3"),
             (url, &[leased, ("kv-version", "1")], "7:3"),

@@ -105,6 +105,19 @@ impl Section {
             Some(KvVersion::One) => &config.mount,
             _ => copied.unwrap_or(&config.mount),
         };
+        if let (Engine::Kv, Access::Write) = (config.engine, access) {
+            let part = match config.kv_version {
+                Some(KvVersion::One) => "",
+                _ => "/metadata",
+            };
+            for folder in paths.iter().flat_map(Path::folders) {
+                let rule = self
+                    .rules
+                    .entry(format!("{mount}{part}/{folder}"))
+                    .or_default();
+                rule.capabilities.insert("list");
+            }
+        }
         for path in &paths {
             let glob = path.text.ends_with('*');
             match (config.engine, config.kv_version.unwrap_or(KvVersion::Two)) {
@@ -209,6 +222,23 @@ struct Path {
     wider: Option<String>,
 }
 
+impl Path {
+    /// The folders that are to be listed to find what the path matches, and that it does not cover itself.
+    fn folders(&self) -> Vec<String> {
+        let words: Vec<&str> = self.text.split('/').collect();
+        let wild = |word: &str| word == "+" || (word.len() > 1 && word.ends_with('*'));
+        (0..words.len())
+            .filter(|index| wild(words[*index]))
+            .map(|index| {
+                words[..index]
+                    .iter()
+                    .map(|word| format!("{word}/"))
+                    .collect()
+            })
+            .collect()
+    }
+}
+
 /// The paths that a route covers.
 fn paths_of(route: &Covered) -> Vec<Path> {
     let mut pattern: Vec<&str> = route.pattern.split('/').collect();
@@ -234,7 +264,7 @@ fn paths_of(route: &Covered) -> Vec<Path> {
 }
 
 /// The patterns of scope and name that a pattern over both comes to.
-fn subjects<'a, 'p>(pattern: &'a [&'p str]) -> Vec<(&'p str, Vec<&'p str>)> {
+fn subjects<'p>(pattern: &[&'p str]) -> Vec<(&'p str, Vec<&'p str>)> {
     match pattern {
         [] => vec![],
         ["**", rest @ ..] => {
@@ -252,7 +282,7 @@ fn subjects<'a, 'p>(pattern: &'a [&'p str]) -> Vec<(&'p str, Vec<&'p str>)> {
 
 /// The names of fixed length that a name's pattern comes to, each with whether anything below it
 /// is meant, which only Vault's `*` at the very end can say.
-fn names<'p>(pattern: Vec<&'p str>, at_end: bool) -> Vec<(Vec<&'p str>, bool)> {
+fn names(pattern: Vec<&str>, at_end: bool) -> Vec<(Vec<&str>, bool)> {
     let fixed = pattern.iter().filter(|segment| **segment != "**").count();
     let mut all = vec![(Vec::new(), false)];
     for (index, segment) in pattern.iter().enumerate() {

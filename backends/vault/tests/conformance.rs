@@ -49,6 +49,19 @@ async fn a_declared_encoding_keeps_the_contract() {
 async fn a_namespace_keeps_the_contract() {
     let namespace = fresh("tenant");
     server().namespace(&namespace);
-    server().kv(&format!("{namespace}/kv/prod"), 2);
+    let options = serde_json::json!({"type": "kv", "options": {"version": "2"}});
+    server().write(&format!("{namespace}/sys/mounts/kv/prod"), &options);
+    let ready = || {
+        let config = format!("{namespace}/kv/prod/config");
+        server()
+            .request("GET", &config, server().root_token(), None)
+            .status
+            == 200
+    };
+    keyhaul_servers::eventually(
+        "the engine is ready",
+        std::time::Duration::from_secs(30),
+        ready,
+    );
     keeps_the_contract(store("kv/prod", &[("namespace", &namespace)])).await;
 }

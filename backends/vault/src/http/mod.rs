@@ -148,9 +148,11 @@ impl Http {
         Err(redirect::too_many(&self.settings.address))
     }
 
-    /// The client for an address, made when it is first needed.
+    /// The client for an address, made when it is first needed, and anew when a request was given
+    /// up on: certificates are read again then.
     async fn client(&self, address: &Address) -> Result<Arc<Client>> {
         let mut clients = self.clients.lock().await;
+        clients.retain(|client| !client.is_stale());
         if let Some(client) = clients.iter().find(|client| client.address() == address) {
             return Ok(Arc::clone(client));
         }

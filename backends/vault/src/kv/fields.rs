@@ -180,7 +180,7 @@ impl<'v> Content<'v> {
     pub(crate) fn alone(&self, body: &mut Body) -> Result<()> {
         match self {
             Self::Whole(map) => body.0.push(map.expose()),
-            Self::Field { .. } => self.into_map(body, &Fields::default()),
+            Self::Field { .. } => self.map_into(body, &Fields::default()),
         }
     }
 
@@ -191,7 +191,7 @@ impl<'v> Content<'v> {
     pub(crate) fn among(&self, body: &mut Body, siblings: &Fields<'_>) -> Result<()> {
         match self {
             Self::Whole(map) => body.0.push(map.expose()),
-            Self::Field { .. } => self.into_map(body, siblings),
+            Self::Field { .. } => self.map_into(body, siblings),
         }
     }
 
@@ -215,7 +215,7 @@ impl<'v> Content<'v> {
         }
     }
 
-    fn into_map(&self, body: &mut Body, siblings: &Fields<'_>) -> Result<()> {
+    fn map_into(&self, body: &mut Body, siblings: &Fields<'_>) -> Result<()> {
         let Self::Field { name, text, marker } = self else {
             return Ok(());
         };

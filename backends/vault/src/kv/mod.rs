@@ -119,6 +119,12 @@ impl Kv {
         ))
     }
 
+    /// The encoding that is declared, which is that of the store's own field: others, and maps, are as
+    /// they are.
+    fn encoding_of(&self, field: &Field) -> Option<Encoding> {
+        self.encoding.filter(|_| *field == self.field)
+    }
+
     /// The field that a request means.
     fn meant<'f>(&'f self, named: Option<&'f Field>) -> &'f Field {
         named.unwrap_or(&self.field)

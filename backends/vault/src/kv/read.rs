@@ -166,7 +166,7 @@ impl Kv {
             Fields::parse(map)?;
             return Ok(SecretBytes::copy_from(map));
         }
-        Fields::parse(map)?.value(field, self.encoding)
+        Fields::parse(map)?.value(field, self.encoding_of(field))
     }
 }
 

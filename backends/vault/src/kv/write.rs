@@ -82,7 +82,7 @@ impl Kv {
         options: &PutOptions,
     ) -> Result<Metadata> {
         let field = self.meant(options.field.as_ref());
-        let content = Content::new(field, value, self.encoding)?;
+        let content = Content::new(field, value, self.encoding_of(field))?;
         if mount.version == KvVersion::One {
             return self.write_one(mount, path, field, &content, options).await;
         }

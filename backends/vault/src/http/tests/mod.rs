@@ -2,7 +2,10 @@
 //! `tests/` because the wire is nobody's business outside this crate.
 
 mod failures;
+mod proxies;
 mod raw;
+mod redirects;
+mod statuses;
 mod tls;
 mod transport;
 

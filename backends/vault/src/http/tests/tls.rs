@@ -2,9 +2,11 @@
 
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use keyhaul_core::ErrorKind;
-use keyhaul_servers::{Authority, Certificate, OpenBao, Setup};
+use keyhaul_servers::{Authority, Certificate, OpenBao, Setup, eventually, free_port};
 use rustls::pki_types::ServerName;
 
 use super::*;
@@ -93,6 +95,73 @@ async fn an_unknown_authority_names_ca_cert() {
 }
 
 #[tokio::test]
+async fn without_an_authority_of_its_own_a_store_believes_the_systems_and_names_ca_cert() {
+    let error = refused(tls_server().address(), []).await;
+    names(&error, ErrorKind::InvalidConfig, "ca-cert");
+}
+
+#[tokio::test]
+async fn a_certificate_that_a_server_signed_itself_names_ca_cert() {
+    let folder = tempfile::tempdir().expect("folder");
+    let server = SelfSigned::start(folder.path());
+    let address = format!("https://127.0.0.1:{}", server.port);
+    let error = refused(&address, [ca(tls_server())]).await;
+    names(&error, ErrorKind::InvalidConfig, "ca-cert");
+    // It is an authority's besides: naming it does not help, and the advice says why.
+    let own = [("ca-cert", text(folder.path().join("self.crt").display()))];
+    let error = refused(&address, own).await;
+    names(&error, ErrorKind::InvalidConfig, "openssl req -x509");
+    let off = [("skip-verify", Value::Boolean(true))];
+    http(&address, off)
+        .ask(health())
+        .await
+        .map(drop)
+        .expect("the control");
+}
+
+/// A server with what `openssl req -x509` makes.
+struct SelfSigned {
+    child: std::process::Child,
+    port: u16,
+}
+
+impl SelfSigned {
+    fn start(folder: &std::path::Path) -> Self {
+        let openssl = |arguments: &str| {
+            let mut command = std::process::Command::new("openssl");
+            command.args(arguments.split(' ')).current_dir(folder);
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            command
+        };
+        let made = openssl(
+            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=vault -addext subjectAltName=IP:127.0.0.1 -keyout self.key -out self.crt",
+        );
+        let made = { made }
+            .status()
+            .expect("openssl runs: apt-get install openssl");
+        assert!(made.success());
+        let port = free_port();
+        let serve = format!("s_server -accept {port} -cert self.crt -key self.key -www");
+        let child = openssl(&serve).spawn().expect("openssl runs");
+        eventually("openssl listens", Duration::from_secs(20), || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Self { child, port }
+    }
+}
+
+impl Drop for SelfSigned {
+    fn drop(&mut self) {
+        // It has no other end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
 async fn an_expired_certificate_is_called_so() {
     let server = Setup::tls().certificate(Certificate::Expired).start();
     let error = refused(server.address(), [ca(&server)]).await;
@@ -145,6 +214,53 @@ async fn verification_is_off_only_by_name() {
         &[("VAULT_SKIP_VERIFY", "")],
     );
     empty.ask(health()).await.map(drop).expect_err("verified");
+}
+
+#[tokio::test]
+async fn each_time_verification_is_off_there_is_a_warning() {
+    let warnings = Warnings::default();
+    let guard = tracing::subscriber::set_default(warnings.clone());
+    let count = || warnings.0.load(Ordering::Relaxed);
+    let server = tls_server();
+    http(server.address(), [ca(server)])
+        .ask(health())
+        .await
+        .map(drop)
+        .expect("verified");
+    assert_eq!(count(), 0);
+    for times in 1..=2 {
+        let off = [("skip-verify", Value::Boolean(true))];
+        http(server.address(), off)
+            .ask(health())
+            .await
+            .map(drop)
+            .expect("anyone");
+        assert_eq!(count(), times);
+    }
+    drop(guard);
+}
+
+/// Counts the warnings of this crate.
+#[derive(Clone, Debug, Default)]
+struct Warnings(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN && metadata.target().starts_with("keyhaul")
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 #[tokio::test]

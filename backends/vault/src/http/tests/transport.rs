@@ -1,7 +1,6 @@
-//! Sockets, proxies, redirects, headers, and what the environment says of them.
+//! Sockets, headers, connections, and what the environment says of them.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::Write;
 use std::time::Instant;
 
 use futures_util::future::join_all;
@@ -130,238 +129,6 @@ async fn a_unix_socket_is_spoken_to_and_no_proxy_is_asked() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_a_trusted_address_is_followed_with_method_token_and_body() {
-    let server = dev();
-    for status in [301, 302, 307, 308] {
-        let location = format!("Location: {}/v1/secret/data/moved\r\n", server.address());
-        let standby = Raw::answering(status, &location, "");
-        let trusted = Value::Texts(vec![server.address().to_owned()]);
-        let http = http(&standby.url(), [("trusted-addresses", trusted)]);
-        let token = secret(server.root_token());
-        let call = Call::new(Method::POST, "secret/data/moved").manner(with_token(&token));
-        let value = format!(r#"{{"data":{{"value":"{status}"}}}}"#);
-        http.ask(call.body(secret(&value)))
-            .await
-            .map(drop)
-            .expect("followed");
-        let stored = server.read("secret/data/moved").to_string();
-        assert!(
-            stored.contains(&format!(r#""value":"{status}""#)),
-            "{stored}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn a_redirect_elsewhere_keeps_the_token_home() {
-    let elsewhere = Raw::answering(200, "", "{}");
-    let location = format!("Location: {}/v1/secret/x\r\n", elsewhere.url());
-    let standby = Raw::answering(307, &location, "");
-    let token = secret("hvs.hunter2");
-    let call = || get("secret/x").manner(with_token(&token));
-
-    let error = http(&standby.url(), [])
-        .ask(call())
-        .await
-        .map(drop)
-        .expect_err("refused");
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.message().contains(&elsewhere.url()), "{error}");
-    assert!(
-        whole(&error).contains("trusted-addresses"),
-        "{}",
-        whole(&error)
-    );
-    assert!(elsewhere.seen().is_empty());
-    assert!(
-        standby.seen()[0].contains("hvs.hunter2"),
-        "the token was sent home"
-    );
-
-    let trusted = Value::Texts(vec![elsewhere.url()]);
-    let http = http(&standby.url(), [("trusted-addresses", trusted)]);
-    http.ask(call()).await.map(drop).expect("followed");
-    assert!(
-        elsewhere.seen()[0].contains("hvs.hunter2"),
-        "the control got it"
-    );
-}
-
-#[tokio::test]
-async fn what_looks_like_the_own_address_is_not() {
-    for location in [
-        "//evil.example/v1/x",
-        "http://localhost@evil.example/v1/x",
-        "https://127.0.0.1/v1/x",
-        "http://127.0.0.1:1/v1/x",
-        "ftp://127.0.0.1/",
-        "data:,x",
-        "",
-    ] {
-        let standby = Raw::answering(307, &format!("Location: {location}\r\n"), "");
-        let error = http(&standby.url(), [])
-            .ask(health())
-            .await
-            .map(drop)
-            .expect_err(location);
-        assert_eq!(
-            error.kind(),
-            ErrorKind::Unavailable,
-            "{location}: {error:?}"
-        );
-        assert_eq!(standby.seen().len(), 1, "{location}");
-    }
-}
-
-#[tokio::test]
-async fn redirects_in_a_circle_end() {
-    let circle = Raw::answering(307, "Location: /v1/sys/health\r\n", "");
-    let error = http(&circle.url(), [])
-        .ask(health())
-        .await
-        .map(drop)
-        .expect_err("a circle");
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert_eq!(circle.seen().len(), redirect::MOST);
-}
-
-/// A proxy that opens tunnels to `server`, whatever is asked for.
-fn tunnel(server: &str) -> Raw {
-    let server = server.rsplit("//").next().unwrap_or_default().to_owned();
-    Raw::new(move |_, _, client| {
-        let Ok(mut far) = TcpStream::connect(&server) else {
-            return false;
-        };
-        let _ = client.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
-        let (Ok(mut up), Ok(mut far_up)) = (client.try_clone(), far.try_clone()) else {
-            return false;
-        };
-        std::thread::spawn(move || {
-            let _ = std::io::copy(&mut up, &mut far_up);
-            let _ = far_up.shutdown(Shutdown::Write);
-        });
-        let mut buffer = [0; 4096];
-        while let Ok(read @ 1..) = far.read(&mut buffer) {
-            if client.write_all(&buffer[..read]).is_err() {
-                break;
-            }
-        }
-        false
-    })
-}
-
-#[tokio::test]
-async fn over_tls_a_proxy_is_asked_for_a_tunnel_and_never_sees_the_token() {
-    let server = tls_server();
-    let token = secret(server.root_token());
-    for name in ["VAULT_PROXY_ADDR", "BAO_HTTP_PROXY", "VAULT_HTTP_PROXY"] {
-        let proxy = tunnel(server.address());
-        let given = options([("ca-cert", text(server.ca_path().display()))]);
-        let http = wire(server.address(), given, &[(name, &proxy.url())]);
-        http.ask(get("sys/mounts").manner(with_token(&token)))
-            .await
-            .map(drop)
-            .expect(name);
-        let seen = proxy.seen();
-        assert!(seen[0].starts_with("CONNECT 127.0.0.1:"), "{seen:?}");
-        assert!(!seen[0].contains(server.root_token()), "{seen:?}");
-    }
-}
-
-#[tokio::test]
-async fn in_the_clear_a_proxy_is_asked_for_the_whole_url() {
-    let proxy = Raw::answering(200, "", "{}");
-    let url = proxy.url();
-    let bare = url.trim_start_matches("http://").to_owned();
-    for (name, value) in [
-        ("VAULT_PROXY_ADDR", url.clone()),
-        ("HTTP_PROXY", url.clone()),
-        ("http_proxy", bare),
-    ] {
-        let before = proxy.seen().len();
-        let http = wire("http://vault.example:8200", options([]), &[(name, &value)]);
-        http.ask(health()).await.map(drop).expect(name);
-        let seen = proxy.seen();
-        let line = "GET http://vault.example:8200/v1/sys/health ";
-        assert!(seen[before].starts_with(line), "{name}: {seen:?}");
-    }
-    let by_policy = http("http://vault.example:8200", [("proxy", text(&url))]);
-    by_policy
-        .ask(health())
-        .await
-        .map(drop)
-        .expect("by the policy");
-}
-
-#[tokio::test]
-async fn proxies_are_passed_by_where_they_are_told_to() {
-    let server = Raw::answering(200, "", "{}");
-    let proxy = Raw::answering(418, "", "");
-    let url = proxy.url();
-    let own =
-        |environment: &[(&str, &str)], given: Options| wire(&server.url(), given, environment);
-    // This host itself, without being told.
-    own(&[("HTTP_PROXY", &url)], options([]))
-        .ask(health())
-        .await
-        .map(drop)
-        .expect("direct");
-    let none = options([("proxy", text("none"))]);
-    own(&[("VAULT_PROXY_ADDR", &url)], none)
-        .ask(health())
-        .await
-        .map(drop)
-        .expect("direct");
-    let hidden = [("VAULT_PROXY_ADDR", url.as_str()), ("BAO_PROXY_ADDR", "")];
-    own(&hidden, options([]))
-        .ask(health())
-        .await
-        .map(drop)
-        .expect("direct");
-    assert!(proxy.seen().is_empty());
-    own(&[("VAULT_PROXY_ADDR", &url)], options([]))
-        .ask(health())
-        .await
-        .map(drop)
-        .expect_err("418");
-    assert_eq!(proxy.seen().len(), 1, "the control went through");
-
-    let except = [("HTTP_PROXY", url.as_str()), ("NO_PROXY", "other,.invalid")];
-    let direct = wire("http://vault.invalid:8200", options([]), &except);
-    let error = direct
-        .ask(health())
-        .await
-        .map(drop)
-        .expect_err("no such name");
-    assert!(
-        error.message().contains("its name leads to no address"),
-        "{error}"
-    );
-}
-
-#[tokio::test]
-async fn a_proxys_password_is_never_printed() {
-    let environment = [("VAULT_PROXY_ADDR", "http://user:hunter2@127.0.0.1:1")];
-    let http = wire("https://vault.example:8200", options([]), &environment);
-    let error = http.ask(health()).await.map(drop).expect_err("nobody");
-    let shown = format!("{} {:?} {:?}", whole(&error), http, http.settings());
-    assert!(!shown.contains("hunter2"), "{shown}");
-    for (given, environment) in [
-        (
-            options([("proxy", text("http://user:hunter2@proxy:3128"))]),
-            ("X", "x"),
-        ),
-        (options([]), ("HTTPS_PROXY", "gopher://hunter2/")),
-    ] {
-        let address = Address::parse("https://vault", "it").expect("address");
-        let environment = Environment::of(&[environment]);
-        let error = Settings::new(Some(address), &given, &environment).expect_err("refused");
-        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-        assert!(!whole(&error).contains("hunter2"), "{}", whole(&error));
-    }
-}
-
-#[tokio::test]
 async fn requests_that_read_are_repeated_only_where_the_environment_says_so() {
     let failing = || {
         Raw::new(|number, _, stream| {
@@ -439,6 +206,31 @@ fn the_policy_wins_over_bao_and_bao_over_vault() {
     ]);
     let of_policy = settings(policy, &all);
     assert_eq!(shown(&of_policy), r#"https://bao:1 7s Some("policy") None"#);
+}
+
+#[test]
+fn a_policys_authority_replaces_all_of_the_environments_and_its_paths_are_absolute() {
+    let environment = Environment::of(&[
+        ("VAULT_CACERT", "relative/ca.pem"),
+        ("VAULT_CAPATH", "/etc/vault/ca"),
+    ]);
+    let tls = |given: Options| Settings::new(None, &given, &environment).map(|found| found.tls);
+    let of_environment = tls(options([])).expect("settings");
+    assert_eq!(of_environment.ca_cert, Some("relative/ca.pem".into()));
+    assert_eq!(of_environment.ca_path, Some("/etc/vault/ca".into()));
+    let of_policy = tls(options([("ca-cert", text("/etc/ca.pem"))])).expect("settings");
+    assert_eq!(
+        (of_policy.ca_cert, of_policy.ca_path),
+        (Some("/etc/ca.pem".into()), None)
+    );
+    let of_system = tls(options([("ca-cert", text(""))])).expect("settings");
+    assert_eq!((of_system.ca_cert, of_system.ca_path), (None, None));
+    for name in ["ca-cert", "ca-path", "client-cert", "client-key"] {
+        let error = tls(options([(name, text("relative"))])).expect_err(name);
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.message().contains(&format!("`{name}`")), "{error}");
+        assert!(error.context().place.is_some());
+    }
 }
 
 #[test]
