@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keyhaul_core::{Error, ErrorKind, Request, Result};
 
-use crate::auth::{Identity, Verdict};
+use crate::auth::{Identity, Probed, Verdict};
 use crate::http::{Answer, Call, Http, Manner};
 use crate::policy::stanza;
 
@@ -51,11 +51,12 @@ impl Wire {
         Err(self.denied(&path, capability))
     }
 
-    /// Reaches the server, and sees that the login holds.
+    /// Reaches the server, and sees that the login holds. Where it is still to be made and could be
+    /// made once only, nothing more may be asked.
     ///
     /// # Errors
     /// As [`Identity::probe`].
-    pub(crate) async fn probe(&self) -> Result<()> {
+    pub(crate) async fn probe(&self) -> Result<Probed> {
         self.identity.probe(None).await
     }
 

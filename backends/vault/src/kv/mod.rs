@@ -16,6 +16,7 @@ use keyhaul_core::{
     Version,
 };
 
+use crate::auth::Probed;
 use crate::config::Config;
 use crate::http::{Answer, Call};
 use crate::wire::Wire;
@@ -96,7 +97,9 @@ impl Kv {
 
     /// Reaches the server, logs in, and sees that the engine is there.
     pub(crate) async fn probe(&self) -> Result<()> {
-        self.wire.probe().await?;
+        if self.wire.probe().await? == Probed::Unspent {
+            return Ok(());
+        }
         self.mounted.probe(&self.wire, &Request::default()).await
     }
 
