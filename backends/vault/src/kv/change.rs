@@ -7,8 +7,8 @@ use reqwest::Method;
 use serde::Deserialize;
 
 use super::Kv;
+use super::content::{Body, Content};
 use super::current::{Current, OneVersion, There, Written};
-use super::fields::{Body, Content};
 use super::paths::Mount;
 use crate::http::{Answer, Call};
 

@@ -1,6 +1,7 @@
 //! Key-value engines, versions 1 and 2.
 
 mod change;
+mod content;
 mod current;
 mod delete;
 mod fields;

@@ -11,8 +11,8 @@ use keyhaul_core::{
 };
 
 use super::change::{Change, check_labels};
+use super::content::{Body, Content};
 use super::current::{Current, OneVersion, There};
-use super::fields::{Body, Content};
 use super::paths::{KvVersion, Mount};
 use super::{Fields, Kv, no_secret, not_root, number_of, succeeded};
 use crate::http::Call;
