@@ -125,6 +125,9 @@ async fn a_probe_leaves_a_wrapped_secret_id_to_be_spent() {
     for _ in 0..2 {
         let store = VaultStore::open(&config).expect("opened");
         store.probe().await.expect("unspent");
+        // As `keyhaul check` goes on to ask.
+        let can = store.capabilities().await.expect("what every version can");
+        assert!(can.has(Capability::READ) && !can.has(Capability::VERSIONS));
     }
     // A login spends it, and all that follow use what it kept.
     assert_eq!(question(&config).expect("asked"), Question::Nothing);
@@ -132,6 +135,8 @@ async fn a_probe_leaves_a_wrapped_secret_id_to_be_spent() {
     for _ in 0..2 {
         let store = VaultStore::open(&config).expect("opened");
         store.probe().await.expect("the kept login");
+        let can = store.capabilities().await.expect("asked");
+        assert!(can.has(Capability::VERSIONS));
         assert_eq!(read(&store, "web01/root").await.expect("read"), b"hunter2");
     }
     assert!(logout(&config).await.expect("logged out"));
