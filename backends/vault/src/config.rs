@@ -38,7 +38,7 @@ const OWN: [OptionSpec; 7] = [
         name: "encoding",
         kind: OptionKind::Text,
         default: "text, and base64 with a marker beside it for what is no text",
-        help: "How every value of this store is encoded: `base64` or `hex`. For values that others write so.",
+        help: "How the store's `field` is encoded in every secret: `base64` or `hex`. For values that others write so.",
     },
     OptionSpec {
         name: "engine",
@@ -101,7 +101,7 @@ pub(crate) struct Config {
     pub(crate) kv_version: Option<KvVersion>,
     /// The field that is meant where none is named.
     pub(crate) field: Field,
-    /// The encoding of every value, where it is declared.
+    /// The encoding of `field`, where it is declared.
     pub(crate) encoding: Option<Encoding>,
     /// Whether deleting leaves what an operator can bring back.
     pub(crate) soft_delete: bool,
@@ -126,11 +126,19 @@ impl Config {
             Some("leased") => Engine::Leased,
             Some(_) => return Err(at(store, "engine", "`engine` is `kv` or `leased`")),
         };
+        if engine == Engine::Kv
+            && options.text("field") == Some(Field::ALL)
+            && options.has("encoding")
+        {
+            return Err(at(store, "encoding", "a whole map has no encoding"));
+        }
         if engine == Engine::Leased {
             for name in ["delete", "encoding", "kv-version"] {
                 if options.has(name) {
                     let rule = format!("`{name}` has no meaning for a leased engine");
-                    return Err(at(store, name, rule).with_advice("leave it out, or engine = \"leased\""));
+                    return Err(
+                        at(store, name, rule).with_advice("leave it out, or engine = \"leased\"")
+                    );
                 }
             }
         }
@@ -189,7 +197,11 @@ impl Config {
     ///
     /// # Errors
     /// `InvalidConfig` with the option or variable, and the rule.
-    pub(crate) fn settings(&self, store: &StoreConfig, environment: &Environment) -> Result<Settings> {
+    pub(crate) fn settings(
+        &self,
+        store: &StoreConfig,
+        environment: &Environment,
+    ) -> Result<Settings> {
         Settings::new(self.address.clone(), &store.options, environment)
     }
 }
@@ -198,7 +210,10 @@ impl Config {
 fn address(store: &StoreConfig) -> Result<Option<Address>> {
     let url = &store.url;
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(refuse(store, "a Vault store's url has no query or fragment"));
+        return Err(refuse(
+            store,
+            "a Vault store's url has no query or fragment",
+        ));
     }
     let host = url.host_str().filter(|host| !host.is_empty());
     let tcp = |tls, default| match host {
@@ -228,19 +243,28 @@ fn mount(store: &StoreConfig) -> Result<String> {
         ("", Some(mount)) => mount.trim_matches('/'),
         (mount, None) => mount,
         _ => {
-            return Err(at(store, "mount", "the url names the mount already")
-                .with_advice("leave `mount` out; it is for vault+unix, whose url names the socket"));
+            return Err(
+                at(store, "mount", "the url names the mount already").with_advice(
+                    "leave `mount` out; it is for vault+unix, whose url names the socket",
+                ),
+            );
         }
     };
     if mount.is_empty() {
         return Err(refuse(store, "it is not said where the engine is mounted"));
     }
     if mount.contains('%') {
-        return Err(refuse(store, "a mount with odd letters stands in `mount`, not in the url"));
+        return Err(refuse(
+            store,
+            "a mount with odd letters stands in `mount`, not in the url",
+        ));
     }
     match SecretPath::new(mount) {
         Ok(mount) => Ok(mount.as_str().to_owned()),
-        Err(error) => Err(refuse(store, format!("the mount is no path: {}", error.message()))),
+        Err(error) => Err(refuse(
+            store,
+            format!("the mount is no path: {}", error.message()),
+        )),
     }
 }
 
@@ -274,24 +298,70 @@ mod tests {
             value: Value::Text(text.to_owned()),
             place: "keyhaul.toml:7:3".into(),
         };
-        let options = options.iter().map(|(name, text)| ((*name).to_owned(), value(text)));
-        StoreConfig::new("site", url, Options(options.collect()), "keyhaul.toml:5:1").expect("a store")
+        let options = options
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), value(text)));
+        StoreConfig::new("site", url, Options(options.collect()), "keyhaul.toml:5:1")
+            .expect("a store")
     }
 
     #[test]
     fn each_scheme_says_where_the_server_and_the_mount_are() {
         for (url, options, server, mount) in [
-            ("vault+https://v.example.com:8200/secret", &[][..], "https://v.example.com:8200", "secret"),
-            ("vault+https://v.example.com/kv/prod/", &[], "https://v.example.com", "kv/prod"),
-            ("vault+http://127.0.0.1:8200/secret", &[], "http://127.0.0.1:8200", "secret"),
-            ("vault+http://[::1]:8200/secret", &[], "http://[::1]:8200", "secret"),
-            ("vault+unix:///run/bao.sock", &[("mount", "secret")], "unix:///run/bao.sock", "secret"),
-            ("vault:kv/prod", &[], "the server of BAO_ADDR or VAULT_ADDR", "kv/prod"),
-            ("vault:///secret", &[], "the server of BAO_ADDR or VAULT_ADDR", "secret"),
-            ("vault+http://[::1]:8200", &[("mount", "odd letters")], "http://[::1]:8200", "odd letters"),
+            (
+                "vault+https://v.example.com:8200/secret",
+                &[][..],
+                "https://v.example.com:8200",
+                "secret",
+            ),
+            (
+                "vault+https://v.example.com/kv/prod/",
+                &[],
+                "https://v.example.com",
+                "kv/prod",
+            ),
+            (
+                "vault+http://127.0.0.1:8200/secret",
+                &[],
+                "http://127.0.0.1:8200",
+                "secret",
+            ),
+            (
+                "vault+http://[::1]:8200/secret",
+                &[],
+                "http://[::1]:8200",
+                "secret",
+            ),
+            (
+                "vault+unix:///run/bao.sock",
+                &[("mount", "secret")],
+                "unix:///run/bao.sock",
+                "secret",
+            ),
+            (
+                "vault:kv/prod",
+                &[],
+                "the server of BAO_ADDR or VAULT_ADDR",
+                "kv/prod",
+            ),
+            (
+                "vault:///secret",
+                &[],
+                "the server of BAO_ADDR or VAULT_ADDR",
+                "secret",
+            ),
+            (
+                "vault+http://[::1]:8200",
+                &[("mount", "odd letters")],
+                "http://[::1]:8200",
+                "odd letters",
+            ),
         ] {
             let config = Config::new(&store(url, options)).expect(url);
-            assert_eq!((config.server.as_str(), config.mount.as_str()), (server, mount));
+            assert_eq!(
+                (config.server.as_str(), config.mount.as_str()),
+                (server, mount)
+            );
             assert_eq!(config.field.as_str(), "value");
         }
     }
@@ -307,7 +377,11 @@ mod tests {
             ("vault+https://vault/a%2Fb", &[], "5:1"),
             ("vault+https://vault/a//b", &[], "5:1"),
             ("vault+unix:///run/bao.sock", &[], "5:1"),
-            ("vault+unix://host/run/bao.sock", &[("mount", "secret")], "5:1"),
+            (
+                "vault+unix://host/run/bao.sock",
+                &[("mount", "secret")],
+                "5:1",
+            ),
             ("vault://host/secret", &[], "5:1"),
             ("vault:", &[], "5:1"),
             (url, &[("mount", "kv")], "7:3"),
@@ -315,6 +389,7 @@ mod tests {
             (url, &[("kv-version", "3")], "7:3"),
             (url, &[("encoding", "raw")], "7:3"),
             (url, &[("field", "a b")], "7:3"),
+            (url, &[("field", "*"), ("encoding", "hex")], "7:3"),
             (url, &[("delete", "never")], "7:3"),
             (url, &[("delete", "soft"), ("kv-version", "1")], "7:3"),
             (url, &[leased, ("kv-version", "1")], "7:3"),
@@ -324,7 +399,11 @@ mod tests {
             let error = Config::new(&store(url, options)).expect_err(url);
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
             let came = error.context().place.as_deref();
-            assert_eq!(came, Some(format!("keyhaul.toml:{place}").as_str()), "{url} {error}");
+            assert_eq!(
+                came,
+                Some(format!("keyhaul.toml:{place}").as_str()),
+                "{url} {error}"
+            );
         }
     }
 

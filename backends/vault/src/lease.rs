@@ -13,6 +13,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::auth::Probed;
 use crate::config::Config;
 use crate::http::{Answer, Call};
 use crate::kv::{Fields, MAX_VALUE, ask_mount, not_root};
@@ -94,7 +95,10 @@ impl Leased {
                 distinct.len() - 1
             });
         }
-        let asked: Vec<_> = distinct.iter().map(|path| self.get(path, options)).collect();
+        let asked: Vec<_> = distinct
+            .iter()
+            .map(|path| self.get(path, options))
+            .collect();
         let made: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
         let copy = |path: &SecretPath| match first.get(path).and_then(|index| made.get(*index)) {
             Some(Ok(secret)) => {
@@ -123,8 +127,12 @@ impl Leased {
 
     /// Reaches the server, logs in, and sees that an engine is there.
     pub(crate) async fn probe(&self) -> Result<()> {
-        self.wire.probe().await?;
-        ask_mount(&self.wire, &Request::default(), &self.mount).await.map(drop)
+        if self.wire.probe().await? == Probed::Unspent {
+            return Ok(());
+        }
+        ask_mount(&self.wire, &Request::default(), &self.mount)
+            .await
+            .map(drop)
     }
 
     async fn lend(&self, path: &SecretPath, options: &GetOptions) -> Result<Answer> {
@@ -139,12 +147,16 @@ impl Leased {
             // Engines answer so for a role that they do not have.
             400 if !answer.errors().is_empty() => Err(Error::new(
                 ErrorKind::NotFound,
-                format!("the engine makes no such secret: {}", answer.errors().join("; ")),
+                format!(
+                    "the engine makes no such secret: {}",
+                    answer.errors().join("; ")
+                ),
             )
             .with_advice("check the role's name in the path, as in creds/ROLE")),
-            404 if answer.errors().is_empty() => {
-                Err(Error::new(ErrorKind::NotFound, "the engine has no such path"))
-            }
+            404 if answer.errors().is_empty() => Err(Error::new(
+                ErrorKind::NotFound,
+                "the engine has no such path",
+            )),
             _ => Err(answer.refusal()),
         }
     }

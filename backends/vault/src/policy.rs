@@ -68,7 +68,10 @@ pub fn least_policy(stores: &[(StoreConfig, Vec<Covered>)], access: Access) -> R
         }
         line(&mut out, &format!("# {place}: {}", section.names()));
         if several {
-            line(&mut out, "# A policy of its own: it goes to this place only.");
+            line(
+                &mut out,
+                "# A policy of its own: it goes to this place only.",
+            );
         }
         section.print(&mut out);
     }
@@ -95,11 +98,26 @@ impl Section {
         let paths: BTreeSet<Path> = routes.iter().flat_map(paths_of).collect();
         // As the API's paths are copied: `secret/data` is the mount `secret`.
         let parts = ["/data", "/metadata"];
-        let copied = parts.iter().find_map(|part| config.mount.strip_suffix(part));
+        let copied = parts
+            .iter()
+            .find_map(|part| config.mount.strip_suffix(part));
         let mount = match config.kv_version {
             Some(KvVersion::One) => &config.mount,
             _ => copied.unwrap_or(&config.mount),
         };
+        if let (Engine::Kv, Access::Write) = (config.engine, access) {
+            let part = match config.kv_version {
+                Some(KvVersion::One) => "",
+                _ => "/metadata",
+            };
+            for folder in paths.iter().flat_map(Path::folders) {
+                let rule = self
+                    .rules
+                    .entry(format!("{mount}{part}/{folder}"))
+                    .or_default();
+                rule.capabilities.insert("list");
+            }
+        }
         for path in &paths {
             let glob = path.text.ends_with('*');
             match (config.engine, config.kv_version.unwrap_or(KvVersion::Two)) {
@@ -154,13 +172,20 @@ impl Section {
     }
 
     fn names(&self) -> String {
-        let word = if self.stores.len() == 1 { "store" } else { "stores" };
+        let word = if self.stores.len() == 1 {
+            "store"
+        } else {
+            "stores"
+        };
         let names: Vec<_> = self.stores.iter().map(String::as_str).collect();
         format!("{word} {}", names.join(", "))
     }
 
     fn print(&self, out: &mut String) {
-        line(out, "# Finding out about and renewing its own token is for the policy `default`.");
+        line(
+            out,
+            "# Finding out about and renewing its own token is for the policy `default`.",
+        );
         for note in &self.notes {
             line(out, &format!("# {note}"));
         }
@@ -169,7 +194,11 @@ impl Section {
             for note in &rule.notes {
                 line(out, &format!("# {note}"));
             }
-            let capabilities: Vec<_> = rule.capabilities.iter().map(|c| format!("\"{c}\"")).collect();
+            let capabilities: Vec<_> = rule
+                .capabilities
+                .iter()
+                .map(|c| format!("\"{c}\""))
+                .collect();
             line(out, &stanza(path, &capabilities.join(", ")));
         }
     }
@@ -191,6 +220,23 @@ fn line(out: &mut String, text: &str) {
 struct Path {
     text: String,
     wider: Option<String>,
+}
+
+impl Path {
+    /// The folders that are to be listed to find what the path matches, and that it does not cover itself.
+    fn folders(&self) -> Vec<String> {
+        let words: Vec<&str> = self.text.split('/').collect();
+        let wild = |word: &str| word == "+" || (word.len() > 1 && word.ends_with('*'));
+        (0..words.len())
+            .filter(|index| wild(words[*index]))
+            .map(|index| {
+                words[..index]
+                    .iter()
+                    .map(|word| format!("{word}/"))
+                    .collect()
+            })
+            .collect()
+    }
 }
 
 /// The paths that a route covers.
@@ -218,7 +264,7 @@ fn paths_of(route: &Covered) -> Vec<Path> {
 }
 
 /// The patterns of scope and name that a pattern over both comes to.
-fn subjects<'a, 'p>(pattern: &'a [&'p str]) -> Vec<(&'p str, Vec<&'p str>)> {
+fn subjects<'p>(pattern: &[&'p str]) -> Vec<(&'p str, Vec<&'p str>)> {
     match pattern {
         [] => vec![],
         ["**", rest @ ..] => {
@@ -236,7 +282,7 @@ fn subjects<'a, 'p>(pattern: &'a [&'p str]) -> Vec<(&'p str, Vec<&'p str>)> {
 
 /// The names of fixed length that a name's pattern comes to, each with whether anything below it
 /// is meant, which only Vault's `*` at the very end can say.
-fn names<'p>(pattern: Vec<&'p str>, at_end: bool) -> Vec<(Vec<&'p str>, bool)> {
+fn names(pattern: Vec<&str>, at_end: bool) -> Vec<(Vec<&str>, bool)> {
     let fixed = pattern.iter().filter(|segment| **segment != "**").count();
     let mut all = vec![(Vec::new(), false)];
     for (index, segment) in pattern.iter().enumerate() {
@@ -290,13 +336,15 @@ fn in_vaults_words(filled: &str, route: &Covered) -> Path {
             }
             // Other scopes are shut out rather than other names below the right ones.
             Some((start, rest)) => {
-                let rest_is_any = below && rest.is_empty() && index + 1 == last && segments[last].is_empty();
+                let rest_is_any =
+                    below && rest.is_empty() && index + 1 == last && segments[last].is_empty();
                 if !rest_is_any {
                     unsaid.push(segment);
                 }
                 words.push(start);
                 let text = format!("{}*", words.join("/"));
-                let wider = (!rest_is_any).then(|| note(route, &text, &segment_and_rest(&segments[index..], below)));
+                let wider = (!rest_is_any)
+                    .then(|| note(route, &text, &segment_and_rest(&segments[index..], below)));
                 return Path { text, wider };
             }
         }
@@ -323,12 +371,17 @@ mod tests {
 
     fn paths(pattern: &str, path: &str) -> Vec<(String, bool)> {
         let paths = paths_of(&Covered::new(pattern, path));
-        let told = paths.into_iter().map(|path| (path.text, path.wider.is_some()));
+        let told = paths
+            .into_iter()
+            .map(|path| (path.text, path.wider.is_some()));
         told.collect()
     }
 
     fn exactly(pattern: &str, path: &str, expected: &[&str]) {
-        let expected: Vec<_> = expected.iter().map(|text| ((*text).to_owned(), false)).collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|text| ((*text).to_owned(), false))
+            .collect();
         assert_eq!(paths(pattern, path), expected, "{pattern} {path}");
     }
 
@@ -340,27 +393,39 @@ mod tests {
         exactly("web01/*", template, &["vms/web01/+"]);
         exactly("web01/**", template, &["vms/web01/*"]);
         exactly("**", template, &["vms/+/*"]);
-        exactly("@site/tls/**", template, &["vms/@site/tls", "vms/@site/tls/*"]);
+        exactly(
+            "@site/tls/**",
+            template,
+            &["vms/@site/tls", "vms/@site/tls/*"],
+        );
         exactly("prod-*/**", template, &["vms/prod-*"]);
         exactly("**", "one/fixed", &["one/fixed"]);
-        exactly("a/**/b", "{scope}/{name}", &[
-            "a/+/+/+/+/+/+/b",
-            "a/+/+/+/+/+/b",
-            "a/+/+/+/+/b",
-            "a/+/+/+/b",
-            "a/+/+/b",
-            "a/+/b",
-            "a/b",
-        ]);
-        exactly("**/a/b", "x/{name}/y", &[
-            "x/+/+/+/+/+/a/b/y",
-            "x/+/+/+/+/a/b/y",
-            "x/+/+/+/a/b/y",
-            "x/+/+/a/b/y",
-            "x/+/a/b/y",
-            "x/a/b/y",
-            "x/b/y",
-        ]);
+        exactly(
+            "a/**/b",
+            "{scope}/{name}",
+            &[
+                "a/+/+/+/+/+/+/b",
+                "a/+/+/+/+/+/b",
+                "a/+/+/+/+/b",
+                "a/+/+/+/b",
+                "a/+/+/b",
+                "a/+/b",
+                "a/b",
+            ],
+        );
+        exactly(
+            "**/a/b",
+            "x/{name}/y",
+            &[
+                "x/+/+/+/+/+/a/b/y",
+                "x/+/+/+/+/a/b/y",
+                "x/+/+/+/a/b/y",
+                "x/+/+/a/b/y",
+                "x/+/a/b/y",
+                "x/a/b/y",
+                "x/b/y",
+            ],
+        );
     }
 
     #[test]
@@ -381,7 +446,11 @@ mod tests {
         fn segments(rule: &[&str], path: &[&str], glob: bool) -> bool {
             match (rule, path) {
                 ([last], [first, rest @ ..]) if glob => {
-                    let rest = if rest.is_empty() { String::new() } else { format!("/{}", rest.join("/")) };
+                    let rest = if rest.is_empty() {
+                        String::new()
+                    } else {
+                        format!("/{}", rest.join("/"))
+                    };
                     *last == "+" || format!("{first}{rest}").starts_with(last)
                 }
                 ([], []) => true,

@@ -44,10 +44,7 @@ impl VaultStore {
         let environment = Environment::process();
         let settings = config.settings(store, &environment)?;
         let location = format!("{}/{}", settings.address, config.mount);
-        let method = match store.options.table("auth") {
-            Some(options) => Method::from_options(options)?,
-            None => Method::found(),
-        };
+        let method = Method::of(store)?;
         let http = Arc::new(Http::new(settings));
         let identity = Identity::new(Arc::clone(&http), method, environment);
         let wire = Wire::new(http, identity);
@@ -90,7 +87,10 @@ impl SecretStore for VaultStore {
         match &self.engine {
             Engine::Kv(kv) => {
                 let asked: Vec<_> = paths.iter().map(|path| kv.get(path, options)).collect();
-                stream::iter(asked).buffered(AT_ONCE as usize).collect().await
+                stream::iter(asked)
+                    .buffered(AT_ONCE as usize)
+                    .collect()
+                    .await
             }
             Engine::Leased(leased) => leased.get_many(paths, options).await,
         }

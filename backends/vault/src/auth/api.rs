@@ -139,7 +139,6 @@ fn issued(answer: &Answer, auth: Option<Auth<'_>>, method: &Method) -> Result<Is
             lease,
             renewable: auth.renewable,
             counted: auth.num_uses > 0,
-            sees_itself: sees_itself(&policies),
         },
         accessor: auth.accessor,
         policies,
@@ -191,11 +190,25 @@ pub(super) async fn lookup_self(
             lease: Duration::from_secs(lease),
             renewable: data.renewable,
             counted: data.num_uses > 0,
-            sees_itself: true,
         },
         accessor: data.accessor,
         policies,
     })
+}
+
+/// Whether a token lives that may not look itself up: which mounts there are is told to any living token,
+/// each what it may see, and does not use up a counted one.
+///
+/// # Errors
+/// Where there was no answer, or one that settles nothing.
+pub(super) async fn is_alive(http: &Http, token: &SecretBytes) -> Result<bool> {
+    let call = Call::new(Http1::GET, "sys/internal/ui/mounts").manner(asking(token, None));
+    let answer = http.send(call).await?;
+    match answer.status {
+        401 | 403 => Ok(false),
+        _ if answer.is_success() => Ok(true),
+        _ => Err(answer.refusal()),
+    }
 }
 
 /// Renews the token's lease. None where the server refuses for good.
@@ -329,12 +342,6 @@ fn text(raw: &RawValue) -> Option<SecretBytes> {
     let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
     let plain = !inner.contains('\\');
     plain.then(|| SecretBytes::copy_from(inner.as_bytes()))
-}
-
-/// Looking oneself up is a right that the policies `default` and `root` give.
-fn sees_itself(policies: &[String]) -> bool {
-    let by = ["default", "root"];
-    policies.iter().any(|policy| by.contains(&policy.as_str()))
 }
 
 fn words(answer: &Answer) -> String {

@@ -21,9 +21,8 @@ use crate::http::Http;
 const REFUSED: Duration = Duration::from_secs(30);
 /// How long a renewal may take. No request waits for it.
 const RENEWAL: Duration = Duration::from_secs(30);
-/// For how long a token that was got after a refusal is believed to be alive, where it may not be
-/// asked whether it is.
-const BELIEVED: Duration = Duration::from_secs(60);
+/// For how long a login proves by itself that the token lives.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// Who a store is to its server. Clones are the same identity.
 #[derive(Clone)]
@@ -47,9 +46,16 @@ struct Flight {
     failed: Option<(Instant, Error)>,
     /// Which token was found alive, and when that was asked.
     alive: Option<(u64, Instant)>,
-    /// The token got after a refusal, where the one before could not be told dead for certain.
-    replaced: Option<u64>,
     wrapped: Wrapped,
+}
+
+/// What a probe found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probed {
+    /// A login that holds: more can be asked with it.
+    LoggedIn,
+    /// A wrapped secret id that is still there to be spent. Whatever asks for more spends it.
+    Unspent,
 }
 
 /// What a refusal (403) meant.
@@ -118,7 +124,7 @@ impl Identity {
     ///
     /// # Errors
     /// As [`token`](Self::token) and [`denied`](Self::denied).
-    pub(crate) async fn probe(&self, deadline: Option<Instant>) -> Result<()> {
+    pub(crate) async fn probe(&self, deadline: Option<Instant>) -> Result<Probed> {
         let inner = &self.0;
         if let Kind::AppRole {
             secret_id: SecretId::Wrapped(source),
@@ -127,19 +133,20 @@ impl Identity {
             && inner.valid().is_none()
             && inner.finder(0).kept().is_none()
         {
-            return within(deadline, inner.finder(0).inspect(source)).await?;
+            within(deadline, inner.finder(0).inspect(source)).await??;
+            return Ok(Probed::Unspent);
         }
         let token = self.token(deadline).await?;
         let fresh = inner.valid().is_some_and(|held| {
             held.token.generation() == token.generation()
                 && held.origin == Origin::Login
-                && held.since.elapsed() < BELIEVED
+                && held.since.elapsed() < FRESH
         });
         if !fresh {
             // The same question that a refusal raises: does it live, and if not, is there another?
             self.denied(&token, deadline).await?;
         }
-        Ok(())
+        Ok(Probed::LoggedIn)
     }
 
     async fn turn(&self, deadline: Option<Instant>) -> Result<OwnedMutexGuard<Flight>> {
@@ -271,17 +278,9 @@ impl Inner {
             self.change(used.generation(), |held| held.learn(life, asked));
             return Ok(Verdict::Denied);
         }
-        let sees_itself = held
-            .as_ref()
-            .and_then(|held| held.life)
-            .is_none_or(|life| life.sees_itself);
-        if !sees_itself
-            && flight.replaced == Some(used.generation())
-            && held
-                .as_ref()
-                .is_some_and(|held| held.since.elapsed() < BELIEVED)
-        {
-            // It may not look itself up, and is as good as new.
+        // Dead, or without the right to look itself up, which the policy `default` gives.
+        if api::is_alive(&self.http, used.value()).await? {
+            flight.alive = Some((used.generation(), asked));
             return Ok(Verdict::Denied);
         }
         self.replace(flight, held, used, entered).await
@@ -290,7 +289,7 @@ impl Inner {
     /// Puts another token in the place of a dead one.
     async fn replace(
         &self,
-        mut flight: OwnedMutexGuard<Flight>,
+        flight: OwnedMutexGuard<Flight>,
         held: Option<Held>,
         used: &Token,
         entered: Instant,
@@ -305,7 +304,6 @@ impl Inner {
             self.place().forget();
         }
         if matches!(self.method.kind, Kind::Token { .. }) || self.can_log_in(&flight) {
-            flight.replaced = Some(flight.generation + 1);
             let found = self.obtain(flight, entered).await;
             return match found {
                 // What lies there is the very token that is dead.
@@ -351,11 +349,6 @@ impl Inner {
             match api::renew_self(&self.http, value, deadline).await {
                 // Near its utmost end, renewals give ever less: then it is time for another.
                 Ok(Some(renewed)) if renewed.left.is_none_or(|left| left >= life.lease / 2) => {
-                    let sees_itself = life.sees_itself;
-                    let renewed = super::token::Life {
-                        sees_itself,
-                        ..renewed
-                    };
                     self.change(generation, |held| held.learn(renewed, now));
                     if held.origin == Origin::Kept {
                         self.place().extend(renewed.left);

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use keyhaul_core::{Error, ErrorKind, Result, SecretBytes};
+use keyhaul_core::{Error, ErrorKind, Result, SecretBytes, StoreConfig};
 
 use super::api::{self, Looked};
 use super::finding::{Finder, Wrapped};
 use super::kept::Place;
 use super::method::{Kind, Method};
+use crate::config::Config;
 use crate::environment::Environment;
 use crate::http::Http;
 
@@ -37,8 +38,38 @@ pub enum Question {
     Token,
 }
 
+/// What logging in to a store asks the person for.
+///
+/// # Errors
+/// `InvalidConfig` where the store's `auth` is wrong.
+pub fn question(store: &StoreConfig) -> Result<Question> {
+    Method::of(store).map(|method| question_of(&method))
+}
+
+/// Logs in to a store and keeps the token in the kernel's keyring for its lease, for every command
+/// of this user; `answer` is to [`question`]. A login kept before is revoked.
+///
+/// # Errors
+/// `Unauthenticated` where the server refuses; `InvalidConfig` where the policy names the token, so that there is
+/// nothing to keep; `Unsupported` where this system has no keyring. Nothing is kept then.
+pub async fn login(store: &StoreConfig, answer: Option<SecretBytes>) -> Result<Login> {
+    let environment = Environment::process();
+    let http = Http::new(Config::new(store)?.settings(store, &environment)?);
+    log_in(&http, &Method::of(store)?, &environment, answer).await
+}
+
+/// Revokes the kept login of a store at its server and forgets it; whether there was one.
+///
+/// # Errors
+/// Where the server did not revoke it. It is kept then, so that it can be tried again.
+pub async fn logout(store: &StoreConfig) -> Result<bool> {
+    let environment = Environment::process();
+    let http = Http::new(Config::new(store)?.settings(store, &environment)?);
+    log_out(&http, &Method::of(store)?).await
+}
+
 /// What a login by `method` asks for.
-pub(crate) fn question(method: &Method) -> Question {
+pub(super) fn question_of(method: &Method) -> Question {
     match &method.kind {
         Kind::Token { source: None } => Question::Token,
         Kind::Userpass {
@@ -49,13 +80,8 @@ pub(crate) fn question(method: &Method) -> Question {
     }
 }
 
-/// Logs in and keeps the token in the kernel's keyring for its lease; the `answer` is to
-/// [`question`]. A login kept before is revoked.
-///
-/// # Errors
-/// As of any login; `InvalidConfig` where the token is named by the policy, so that there is
-/// nothing to keep; `Unsupported` where this system has no keyring. Nothing is kept then.
-pub(crate) async fn login(
+/// Logs in by `method` at the server of `http`, and keeps the token.
+pub(super) async fn log_in(
     http: &Http,
     method: &Method,
     environment: &Environment,
@@ -143,11 +169,8 @@ async fn fresh(
     Ok((issued.value, issued.life, issued.accessor, issued.policies))
 }
 
-/// Revokes the kept login at the server and forgets it; whether there was one.
-///
-/// # Errors
-/// Where the server did not revoke it. It is kept then, so that it can be tried again.
-pub(crate) async fn logout(http: &Http, method: &Method) -> Result<bool> {
+/// Revokes and forgets the token that is kept of logins by `method` at the server of `http`.
+pub(super) async fn log_out(http: &Http, method: &Method) -> Result<bool> {
     let place = Place::new(http, method);
     let Some(token) = place.read() else {
         return Ok(false);

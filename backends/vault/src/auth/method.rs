@@ -4,7 +4,7 @@ use std::fmt;
 
 use keyhaul_core::credential::CredentialSource;
 use keyhaul_core::registry::Options;
-use keyhaul_core::{Error, ErrorKind, Result};
+use keyhaul_core::{Error, ErrorKind, Result, StoreConfig};
 
 /// The methods by their names, each with the keys that it takes beside `method` and `mount`.
 const METHODS: &[(&str, &[&str])] = &[
@@ -71,6 +71,17 @@ impl Method {
         Self {
             mount: "token".to_owned(),
             kind: Kind::Token { source: None },
+        }
+    }
+
+    /// The method of a store: what its `auth` table says, else a token from wherever one is found.
+    ///
+    /// # Errors
+    /// As [`from_options`](Self::from_options).
+    pub(crate) fn of(store: &StoreConfig) -> Result<Self> {
+        match store.options.table("auth") {
+            Some(options) => Self::from_options(options),
+            None => Ok(Self::found()),
         }
     }
 

@@ -82,8 +82,6 @@ pub(super) struct Life {
     pub(super) renewable: bool,
     /// Whether each request uses it up a little: then nothing is asked that need not be.
     pub(super) counted: bool,
-    /// Whether it may look itself up for certain, so that a refusal to do so means it is dead.
-    pub(super) sees_itself: bool,
 }
 
 /// The token in use.
@@ -129,7 +127,7 @@ impl Held {
         // Two thirds of the lease, from its beginning.
         self.due = life
             .left
-            .map(|left| asked + left.saturating_sub(life.lease / 3));
+            .and_then(|left| asked.checked_add(left.saturating_sub(life.lease / 3)));
     }
 
     /// Whether it is not known to be over.
@@ -174,7 +172,6 @@ mod tests {
             lease: HOUR,
             renewable: true,
             counted: false,
-            sees_itself: true,
         };
         let fresh = held(life, asked);
         assert!(!fresh.is_due(asked + Duration::from_secs(2399)));

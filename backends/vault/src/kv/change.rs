@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use keyhaul_core::{Error, ErrorKind, Request, Result, SecretPath};
 use reqwest::Method;
+use serde::Deserialize;
 
 use super::Kv;
 use super::current::{Current, OneVersion, There, Written};
@@ -25,13 +26,23 @@ impl Change<'_> {
     /// not.
     pub(super) async fn replace(&self, compare: Option<u64>) -> Result<Option<OneVersion>> {
         let body = self.body(compare, |body| self.content.alone(body))?;
-        self.post(body, if compare == Some(0) { "create" } else { "update" }).await
+        self.post(
+            body,
+            if compare == Some(0) {
+                "create"
+            } else {
+                "update"
+            },
+        )
+        .await
     }
 
     /// Writes the content among the fields that are there. None where others wrote since.
     pub(super) async fn merge(&self, there: &There) -> Result<Option<OneVersion>> {
         let siblings = there.fields()?;
-        let body = self.body(Some(there.version), |body| self.content.among(body, &siblings))?;
+        let body = self.body(Some(there.version), |body| {
+            self.content.among(body, &siblings)
+        })?;
         self.post(body, "update").await
     }
 
@@ -60,6 +71,37 @@ impl Change<'_> {
             }
             _ => Ok(Some(written(&answer)?)),
         }
+    }
+
+    /// Whether the token may create here, and not change: then a refusal to create says that something
+    /// is there.
+    pub(super) async fn only_creates(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Told {
+            data: Capabilities,
+        }
+
+        #[derive(Deserialize)]
+        struct Capabilities {
+            capabilities: Vec<String>,
+        }
+
+        let asked = async {
+            let mut body = Body::new();
+            body.text("{\"paths\":[")?;
+            body.string(&self.mount.data(self.path))?;
+            body.text("]}")?;
+            let call = Call::new(Method::POST, "sys/capabilities-self").body(body.finish());
+            let answer = self.kv.send_for(self.request, call, "update").await?;
+            answer.json::<Told>()
+        };
+        // Where that may not be asked either, the refusal stands as it is.
+        let may = asked
+            .await
+            .map(|told| told.data.capabilities)
+            .unwrap_or_default();
+        let has = |wanted: &str| may.iter().any(|capability| capability == wanted);
+        has("create") && !has("update") && !has("root")
     }
 
     /// What is there now.
@@ -110,7 +152,9 @@ pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
     }
     for (name, value) in labels {
         if name.len() > 128 || value.len() > 512 {
-            return too_large("a label's name has at most 128 bytes here, and its text at most 512");
+            return too_large(
+                "a label's name has at most 128 bytes here, and its text at most 512",
+            );
         }
         let blank = name.is_empty() || value.is_empty();
         if blank || name.chars().chain(value.chars()).any(char::is_control) {

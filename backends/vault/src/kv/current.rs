@@ -81,12 +81,18 @@ impl Times {
             format!("version {version} of the secret was {word}"),
         );
         Some(match word {
-            "deleted" => error.with_advice("bring it back (`bao kv undelete`), or write a new version"),
+            "deleted" => {
+                error.with_advice("bring it back (`bao kv undelete`), or write a new version")
+            }
             _ => error.with_advice("it is gone for good; write a new version"),
         })
     }
 
-    fn metadata(&self, version: u64, labels: Option<&BTreeMap<String, String>>) -> Result<Metadata> {
+    fn metadata(
+        &self,
+        version: u64,
+        labels: Option<&BTreeMap<String, String>>,
+    ) -> Result<Metadata> {
         let mut metadata = Metadata::new(Some(Version::new(version.to_string())?));
         metadata.created = time(&self.created_time);
         // Of a version that is there, it lies ahead: the engine's `delete_version_after`.
@@ -98,7 +104,8 @@ impl Times {
 
 impl OneVersion {
     pub(super) fn metadata(&self) -> Result<Metadata> {
-        self.times.metadata(self.version, self.custom_metadata.as_ref())
+        self.times
+            .metadata(self.version, self.custom_metadata.as_ref())
     }
 }
 
@@ -122,7 +129,10 @@ impl AllVersions {
 
     /// The numbers of the versions that are not gone.
     pub(super) fn live(&self) -> Vec<u64> {
-        let live = self.versions.iter().filter(|(_, times)| times.gone().is_none());
+        let live = self
+            .versions
+            .iter()
+            .filter(|(_, times)| times.gone().is_none());
         live.filter_map(|(number, _)| number.parse().ok()).collect()
     }
 

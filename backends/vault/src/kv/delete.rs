@@ -26,7 +26,9 @@ impl Kv {
         }
         let mut last = None;
         if let Some(version) = &options.version {
-            last = self.guard(&mount, path, number_of(version), request).await?;
+            last = self
+                .guard(&mount, path, number_of(version), request)
+                .await?;
             if last.is_none() {
                 return Ok(());
             }

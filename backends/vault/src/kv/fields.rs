@@ -180,7 +180,7 @@ impl<'v> Content<'v> {
     pub(crate) fn alone(&self, body: &mut Body) -> Result<()> {
         match self {
             Self::Whole(map) => body.0.push(map.expose()),
-            Self::Field { .. } => self.into_map(body, &Fields::default()),
+            Self::Field { .. } => self.map_into(body, &Fields::default()),
         }
     }
 
@@ -191,7 +191,7 @@ impl<'v> Content<'v> {
     pub(crate) fn among(&self, body: &mut Body, siblings: &Fields<'_>) -> Result<()> {
         match self {
             Self::Whole(map) => body.0.push(map.expose()),
-            Self::Field { .. } => self.into_map(body, siblings),
+            Self::Field { .. } => self.map_into(body, siblings),
         }
     }
 
@@ -215,7 +215,7 @@ impl<'v> Content<'v> {
         }
     }
 
-    fn into_map(&self, body: &mut Body, siblings: &Fields<'_>) -> Result<()> {
+    fn map_into(&self, body: &mut Body, siblings: &Fields<'_>) -> Result<()> {
         let Self::Field { name, text, marker } = self else {
             return Ok(());
         };
@@ -352,7 +352,10 @@ mod tests {
 
     #[test]
     fn text_is_kept_as_text_and_bytes_as_marked_base64() {
-        assert_eq!(alone("value", b"pass\"word\n"), r#"{"value":"pass\"word\n"}"#);
+        assert_eq!(
+            alone("value", b"pass\"word\n"),
+            r#"{"value":"pass\"word\n"}"#
+        );
         assert_eq!(
             alone("key", b"\xff\x00"),
             // python3 -c 'import zlib; print("%08x" % zlib.crc32(b"/wA="))'
@@ -409,7 +412,14 @@ mod tests {
 
     #[test]
     fn the_whole_map_is_an_object_or_refused() {
-        for (value, legal) in [("{}", true), (r#"{"a":"b"}"#, true), ("[]", false), ("hunter2", false), ("{} {}", false), ("", false)] {
+        for (value, legal) in [
+            ("{}", true),
+            (r#"{"a":"b"}"#, true),
+            ("[]", false),
+            ("hunter2", false),
+            ("{} {}", false),
+            ("", false),
+        ] {
             let value = of(value.as_bytes());
             let content = Content::new(&Field::all(), &value, None);
             match content {

@@ -160,10 +160,7 @@ mod tests {
     fn every_escape_of_the_standard_is_known() {
         // RFC 8259, section 7.
         let raw = r#""\"\\\/\b\f\n\r\t\u00e9\u65E5\ud83d\ude00""#;
-        assert_eq!(
-            unescaped(raw),
-            "\"\\/\u{8}\u{c}\n\r\té日😀".as_bytes()
-        );
+        assert_eq!(unescaped(raw), "\"\\/\u{8}\u{c}\n\r\té日😀".as_bytes());
         assert_eq!(unescaped(r#""""#), b"");
         assert_eq!(unescaped(r#""\u0000""#), b"\0");
     }

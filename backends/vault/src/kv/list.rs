@@ -271,7 +271,10 @@ mod tests {
     #[test]
     fn cursors_round_trip_and_foreign_ones_are_refused() {
         for key in ["a/b", "a/b/", "folder:x", "secret:y/"] {
-            assert_eq!(Entry::of_cursor(&entry(key).cursor()).expect("own"), entry(key));
+            assert_eq!(
+                Entry::of_cursor(&entry(key).cursor()).expect("own"),
+                entry(key)
+            );
         }
         for text in ["", "a", "secret:", "folder:/", "\u{1}no cursor"] {
             let error = Entry::of_cursor(text).expect_err(text);

@@ -49,6 +49,11 @@ impl Mounted {
         }
     }
 
+    /// Whether [`get`](Self::get) need not ask.
+    pub(super) async fn is_known(&self) -> bool {
+        self.known.lock().await.is_some()
+    }
+
     /// The mount. Asks the server where it is not known yet; others wait for the same answer.
     ///
     /// # Errors
@@ -71,7 +76,10 @@ impl Mounted {
     pub(super) async fn get_sure(&self, wire: &Wire, request: &Request) -> Result<Mount> {
         let mut known = self.known.lock().await;
         match &*known {
-            Some(Known { mount, asked: Some(_) }) => Ok(mount.clone()),
+            Some(Known {
+                mount,
+                asked: Some(_),
+            }) => Ok(mount.clone()),
             Some(Known { mount, asked: None }) => match self.ask(wire, request).await {
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(mount.clone()),
                 asked => self.remember(&mut known, asked?),
@@ -96,7 +104,10 @@ impl Mounted {
     ) -> Result<Option<Mount>> {
         let mut known = self.known.lock().await;
         let current = known.clone();
-        if let Some(Known { mount, asked: Some(asked) }) = current
+        if let Some(Known {
+            mount,
+            asked: Some(asked),
+        }) = current
             && asked.elapsed() < BELIEVED
         {
             return Ok((mount != *used).then_some(mount));
@@ -135,7 +146,10 @@ impl Mounted {
                     declared.name()
                 ),
             )
-            .with_advice(format!("set kv-version = \"{}\", or leave it out", mount.version.name())));
+            .with_advice(format!(
+                "set kv-version = \"{}\", or leave it out",
+                mount.version.name()
+            )));
         }
         *known = Some(Known {
             mount: mount.clone(),
@@ -147,7 +161,11 @@ impl Mounted {
     async fn ask(&self, wire: &Wire, request: &Request) -> Result<Mount> {
         let answer = ask(wire, request, &self.path).await?;
         let about: Wrapped = answer.json()?;
-        let Data { path, kind, options } = about.data;
+        let Data {
+            path,
+            kind,
+            options,
+        } = about.data;
         let path = path.trim_matches('/').to_owned();
         if !matches!(kind.as_str(), "kv" | "generic") {
             return Err(Error::new(
@@ -162,14 +180,20 @@ impl Mounted {
             _ => KvVersion::One,
         };
         // People copy the API's path: `secret/data` is the mount `secret`.
-        let rest = self.path.strip_prefix(&path).unwrap_or(&self.path).trim_start_matches('/');
+        let rest = self
+            .path
+            .strip_prefix(&path)
+            .unwrap_or(&self.path)
+            .trim_start_matches('/');
         let is_part = version == KvVersion::Two && [DATA, METADATA].contains(&rest);
         if !rest.is_empty() && !is_part {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
                 format!("the engine is mounted at `{path}`, not at `{}`", self.path),
             )
-            .with_advice(format!("end the store's url in `{path}`, and begin the routes' `path` with `{rest}/`")));
+            .with_advice(format!(
+                "end the store's url in `{path}`, and begin the routes' `path` with `{rest}/`"
+            )));
         }
         Ok(Mount { path, version })
     }
@@ -199,7 +223,8 @@ pub(crate) async fn ask(wire: &Wire, request: &Request, path: &str) -> Result<An
 }
 
 fn ends_with(path: &str, part: &str) -> bool {
-    path.strip_suffix(part).is_some_and(|rest| rest.ends_with('/'))
+    path.strip_suffix(part)
+        .is_some_and(|rest| rest.ends_with('/'))
 }
 
 #[derive(Deserialize)]

@@ -93,7 +93,10 @@ mod tests {
         let secret = path("vms/web01");
         assert_eq!(mount(KvVersion::One).data(&secret), "kv/prod/vms/web01");
         assert_eq!(mount(KvVersion::One).metadata(&secret), "kv/prod/vms/web01");
-        assert_eq!(mount(KvVersion::Two).data(&secret), "kv/prod/data/vms/web01");
+        assert_eq!(
+            mount(KvVersion::Two).data(&secret),
+            "kv/prod/data/vms/web01"
+        );
         assert_eq!(
             mount(KvVersion::Two).metadata(&SecretPath::root()),
             "kv/prod/metadata"

@@ -38,7 +38,10 @@ impl Kv {
         let found = self.read(path, options, Wanted::Value).await?;
         match found.value {
             Some(value) => Ok(Secret::new(value, found.metadata)),
-            None => Err(Error::new(ErrorKind::Internal, "a value was read and is not there")),
+            None => Err(Error::new(
+                ErrorKind::Internal,
+                "a value was read and is not there",
+            )),
         }
     }
 
@@ -82,7 +85,9 @@ impl Kv {
     ) -> Result<Found> {
         let metadata = match (wanted, mount.version) {
             (Wanted::Value, _) => {
-                let Secret { value, metadata, .. } = self.get_at(mount, path, options).await?;
+                let Secret {
+                    value, metadata, ..
+                } = self.get_at(mount, path, options).await?;
                 let value = Some(value);
                 return Ok(Found { value, metadata });
             }
@@ -103,7 +108,12 @@ impl Kv {
         Ok(Found { value, metadata })
     }
 
-    async fn get_at(&self, mount: &Mount, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
+    async fn get_at(
+        &self,
+        mount: &Mount,
+        path: &SecretPath,
+        options: &GetOptions,
+    ) -> Result<Secret> {
         let field = self.meant(options.field.as_ref());
         if mount.version == KvVersion::One {
             let answer = self.value_of_one(mount, path, options).await?;
@@ -127,7 +137,10 @@ impl Kv {
         let metadata = data.metadata.ok_or_else(|| answer.garbage())?;
         match data.data {
             Some(map) => Ok(Secret::new(self.pick(map, field)?, metadata.metadata()?)),
-            None => Err(metadata.times.refusal(metadata.version).unwrap_or_else(no_secret)),
+            None => Err(metadata
+                .times
+                .refusal(metadata.version)
+                .unwrap_or_else(no_secret)),
         }
     }
 
@@ -153,7 +166,7 @@ impl Kv {
             Fields::parse(map)?;
             return Ok(SecretBytes::copy_from(map));
         }
-        Fields::parse(map)?.value(field, self.encoding)
+        Fields::parse(map)?.value(field, self.encoding_of(field))
     }
 }
 

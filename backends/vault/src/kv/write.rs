@@ -21,6 +21,9 @@ use reqwest::Method;
 /// How often a write is begun anew because others wrote in between.
 const ATTEMPTS: usize = 64;
 
+/// What is told to who may create and not read.
+const UNSEEN: &str = "there is a secret already, or one that was deleted; the token's policies do not let it see which";
+
 impl Kv {
     pub(crate) async fn put(
         &self,
@@ -56,7 +59,10 @@ impl Kv {
         if let Some(field) = &options.field {
             wanted |= Capability::FIELDS;
             // To keep the siblings takes compare-and-set.
-            wanted.set(Capability::UPDATE, wanted.contains(Capability::UPDATE) || !field.is_all());
+            wanted.set(
+                Capability::UPDATE,
+                wanted.contains(Capability::UPDATE) || !field.is_all(),
+            );
         }
         self.need(&mount, wanted)?;
         let most = self.max_value();
@@ -79,7 +85,7 @@ impl Kv {
         options: &PutOptions,
     ) -> Result<Metadata> {
         let field = self.meant(options.field.as_ref());
-        let content = Content::new(field, value, self.encoding)?;
+        let content = Content::new(field, value, self.encoding_of(field))?;
         if mount.version == KvVersion::One {
             return self.write_one(mount, path, field, &content, options).await;
         }
@@ -103,15 +109,19 @@ impl Kv {
     async fn create(&self, change: &Change<'_>, named: Option<&Field>) -> Result<OneVersion> {
         let mut compare = 0;
         for _ in 0..ATTEMPTS {
-            if let Some(written) = change.replace(Some(compare)).await? {
-                return Ok(written);
+            let denied = |error: &Error| error.kind() == ErrorKind::PermissionDenied;
+            match change.replace(Some(compare)).await {
+                Ok(Some(written)) => return Ok(written),
+                Ok(None) => {}
+                // To the server, writing where something is there is no creating.
+                Err(error) if denied(&error) && change.only_creates().await => {
+                    return Err(exists(UNSEEN).with_source(error));
+                }
+                Err(error) => return Err(error),
             }
             let found = match change.current().await {
                 // Who may create need not be able to read.
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    return Err(exists("there is a secret already, or one that was deleted; which of them, the token's policies do not let it see")
-                        .with_source(error));
-                }
+                Err(error) if denied(&error) => return Err(exists(UNSEEN).with_source(error)),
                 found => found?,
             };
             match (found, named.filter(|field| !field.is_all())) {
@@ -164,7 +174,12 @@ impl Kv {
 
     /// Writes over exactly one version.
     async fn update(&self, change: &Change<'_>, version: &Version) -> Result<OneVersion> {
-        let conflict = || Error::new(ErrorKind::Conflict, "the version given is not the current one");
+        let conflict = || {
+            Error::new(
+                ErrorKind::Conflict,
+                "the version given is not the current one",
+            )
+        };
         if let Some(number) = number_of(version)
             && let Some(Some(written)) = change.patch(Some(number)).await?
         {
@@ -172,9 +187,9 @@ impl Kv {
         }
         match change.current().await? {
             Current::Absent | Current::Gone(_) => Err(no_secret()),
-            Current::There(There { version: current, .. }) if current.to_string() != version.as_str() => {
-                Err(conflict())
-            }
+            Current::There(There {
+                version: current, ..
+            }) if current.to_string() != version.as_str() => Err(conflict()),
             Current::There(there) => change.merge(&there).await?.ok_or_else(conflict),
         }
     }
@@ -205,7 +220,11 @@ impl Kv {
             // The kind and advice are those of what failed; the words say what did not.
             let told = Error::new(
                 error.kind(),
-                format!("version {} was written, and its labels were not: {}", written.version, error.message()),
+                format!(
+                    "version {} was written, and its labels were not: {}",
+                    written.version,
+                    error.message()
+                ),
             );
             match error.advice().map(str::to_owned) {
                 Some(advice) => told.with_advice(advice),
@@ -234,7 +253,9 @@ impl Kv {
             let call = Call::new(Method::GET, mount.data(path));
             let answer = self.send(&options.request, call, "read").await?;
             match answer.status {
-                404 if answer.errors().is_empty() => content.among(&mut body, &Fields::default())?,
+                404 if answer.errors().is_empty() => {
+                    content.among(&mut body, &Fields::default())?
+                }
                 _ if answer.is_success() => content.among(&mut body, &fields_of_one(&answer)?)?,
                 _ => return Err(answer.refusal()),
             }
@@ -243,7 +264,9 @@ impl Kv {
         let answer = self.send(&options.request, call, "update").await?;
         if answer.status == 404 && answer.errors().is_empty() {
             // What version 2 says to who takes it for version 1.
-            self.mounted.recheck(&self.wire, &options.request, mount).await?;
+            self.mounted
+                .recheck(&self.wire, &options.request, mount)
+                .await?;
         }
         succeeded(answer)?;
         Ok(Metadata::default())
@@ -284,7 +307,10 @@ fn exists(words: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 }
 
 fn unknown_mode() -> Error {
-    Error::new(ErrorKind::Unsupported, "this store does not know this mode of writing")
+    Error::new(
+        ErrorKind::Unsupported,
+        "this store does not know this mode of writing",
+    )
 }
 
 fn contended() -> Error {

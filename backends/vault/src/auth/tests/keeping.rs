@@ -4,7 +4,8 @@ use std::process::Command;
 
 use keyhaul_core::SecretBytes;
 
-use super::super::{Question, login, logout, question};
+use super::super::Question;
+use super::super::login::{log_in as login, log_out as logout, question_of as question};
 use super::*;
 
 /// A userpass user of the shared server without a password in the policy.
@@ -151,7 +152,7 @@ async fn a_kept_login_ends_with_its_lease() {
 async fn a_second_login_revokes_the_first_and_a_wrong_password_keeps_it() {
     let method = user("up-twice");
     let http = http(server().address());
-    let log_in = async |password: &[u8]| {
+    let try_with = async |password: &[u8]| {
         let password = Some(SecretBytes::copy_from(password));
         login(&http, &method, &nowhere(), password).await
     };
@@ -163,12 +164,12 @@ async fn a_second_login_revokes_the_first_and_a_wrong_password_keeps_it() {
                 .expect("kept"),
         )
     };
-    log_in(b"hunter2").await.expect("logged in");
+    try_with(b"hunter2").await.expect("logged in");
     let first = kept().await;
-    let error = log_in(b"hunter3").await.expect_err("wrong");
+    let error = try_with(b"hunter3").await.expect_err("wrong");
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
     assert_eq!(kept().await, first);
-    log_in(b"hunter2").await.expect("logged in");
+    try_with(b"hunter2").await.expect("logged in");
     assert_ne!(kept().await, first);
     assert_eq!(
         server().request("GET", "apps/web", &first, None).status,

@@ -63,7 +63,7 @@ async fn a_token_that_is_used_up_is_told_so_and_a_login_is_made_again() {
 }
 
 #[tokio::test]
-async fn a_token_that_may_not_look_itself_up_costs_one_login_and_stays_denied() {
+async fn a_token_that_may_not_look_itself_up_is_told_alive_all_the_same() {
     let files = Files::new();
     let role = json!({"token_policies": ["reader"], "token_no_default_policy": true});
     let method = approle(&files, "ar-blind", &role);
@@ -75,7 +75,14 @@ async fn a_token_that_may_not_look_itself_up_costs_one_login_and_stays_denied() 
             .expect_err("denied");
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
     }
-    assert_eq!(count(&proxy, "POST /v1/auth/ar-blind/login"), 2);
+    let login = "POST /v1/auth/ar-blind/login";
+    assert_eq!(count(&proxy, login), 1);
+    // And dead when it is.
+    server().revoke(&text(&identity.token(None).await.expect("held")));
+    read(&http, &identity, "apps/web")
+        .await
+        .expect("a new login");
+    assert_eq!(count(&proxy, login), 2);
 }
 
 #[tokio::test]
