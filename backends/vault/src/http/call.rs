@@ -1,6 +1,6 @@
 //! One request.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use url::Url;
 use super::Address;
 
 /// One request.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Call<'a> {
     pub(crate) method: Method,
     /// The path below `/v1/`, as it is: it is encoded here.
@@ -199,6 +199,18 @@ impl<'a> Call<'a> {
     }
 }
 
+impl fmt::Debug for Call<'_> {
+    /// Without the body, which is a secret or a login.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("query", &self.query)
+            .field("manner", &self.manner)
+            .finish_non_exhaustive()
+    }
+}
+
 const CORRELATION: HeaderName = HeaderName::from_static("x-correlation-id");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
@@ -262,7 +274,8 @@ mod tests {
             token: Some(&good),
             ..Manner::default()
         };
-        let call = Call::new(Method::GET, "x").manner(manner);
+        let body = SecretBytes::copy_from(b"{\"password\":\"hunter2\"}");
+        let call = Call::new(Method::GET, "x").manner(manner).body(body);
         let headers = call.headers(Some("team")).expect("headers");
         assert_eq!(headers[TOKEN].as_bytes(), b"hvs.hunter2");
         assert!(!format!("{headers:?}{call:?}").contains("hunter2"));
