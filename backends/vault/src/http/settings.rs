@@ -12,6 +12,8 @@ use crate::environment::{Environment, Variable};
 
 /// How long an answer may take where nothing else is said, as in Vault's own client.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than anybody waits, and short enough for clocks to count to.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Where Vault's own client looks where nothing is said.
 const ADDRESS: &str = "https://127.0.0.1:8200";
 
@@ -266,7 +268,7 @@ impl From<'_> {
                 "`client-timeout` (VAULT_CLIENT_TIMEOUT) is more than 0",
             ));
         }
-        Ok(timeout)
+        Ok(timeout.min(LONGEST))
     }
 
     fn text(&self, option: &str, short: &str) -> Result<Option<String>> {

@@ -235,6 +235,19 @@ fn the_policy_wins_over_bao_and_bao_over_vault() {
     assert_eq!(shown(&of_policy), r#"https://bao:1 7s Some("policy") None"#);
 }
 
+/// The clock cannot count that far.
+#[tokio::test]
+async fn a_time_limit_without_end_is_no_panic() {
+    let raw = Raw::answering(200, "", "{}");
+    let seconds = u64::MAX.to_string();
+    let http = wire(
+        &raw.url(),
+        options([]),
+        &[("VAULT_CLIENT_TIMEOUT", &seconds)],
+    );
+    assert_eq!(http.send(health()).await.expect("an answer").status, 200);
+}
+
 #[test]
 fn a_policys_authority_replaces_all_of_the_environments_and_its_paths_are_absolute() {
     let environment = Environment::of(&[
