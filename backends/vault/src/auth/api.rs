@@ -74,8 +74,9 @@ struct Lookup {
     period: u64,
     #[serde(default)]
     renewable: bool,
+    /// Below 0 where the question itself was the last use.
     #[serde(default)]
-    num_uses: u64,
+    num_uses: i64,
     accessor: Option<String>,
     policies: Option<Vec<String>>,
     identity_policies: Option<Vec<String>>,
@@ -191,7 +192,7 @@ pub(super) async fn lookup_self(
             left: (data.ttl > 0).then(|| Duration::from_secs(data.ttl)),
             lease: Duration::from_secs(lease),
             renewable: data.renewable,
-            counted: data.num_uses > 0,
+            counted: data.num_uses != 0,
         },
         accessor: data.accessor,
         policies,

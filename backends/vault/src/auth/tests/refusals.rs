@@ -53,6 +53,13 @@ async fn a_token_that_is_used_up_is_told_so_and_a_login_is_made_again() {
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
     assert!(error.message().contains("used up"), "{error}");
 
+    // The refusal and the question what it means are its last uses: the server counts -1 then.
+    let made = server.token_with(&json!({"policies": ["reader"], "num_uses": 2}));
+    let source = files.write("last", made["client_token"].as_str().expect("a token"));
+    let last = identity(&http, method(&[("method", "token"), ("token", &source)]));
+    let error = read(&http, &last, "elsewhere/x").await.expect_err("denied");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+
     let role = json!({"token_policies": ["reader"], "token_num_uses": 2});
     let logged_in = identity(&http, approle(&files, "ar-uses", &role));
     for _ in 0..5 {
