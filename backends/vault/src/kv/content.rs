@@ -32,7 +32,9 @@ impl<'v> Content<'v> {
         declared: Option<Encoding>,
     ) -> Result<Self> {
         if name.is_all() {
-            Fields::parse(value.expose()).map_err(|_| {
+            // The server puts a replacement character in the place of half a pair of surrogates.
+            let sound = Fields::parse(value.expose()).and_then(|_| json::check(value.expose()));
+            sound.map_err(|_| {
                 Error::new(
                     ErrorKind::Corrupt,
                     "the whole map is written as a JSON object, and the value is none",

@@ -247,6 +247,10 @@ mod tests {
             ("[]", false),
             ("hunter2", false),
             ("{} {}", false),
+            // The server would put another character in the place of half a pair.
+            (r#"{"a":"\ud83d\ude00"}"#, true),
+            (r#"{"a":"hunter2\ud83d"}"#, false),
+            (r#"{"a":{"b":["\\ud83d","hunter2\ude00"]}}"#, false),
             ("", false),
         ] {
             let value = of(value.as_bytes());

@@ -28,6 +28,15 @@ pub(crate) fn unescape(raw: &str) -> Result<Option<SecretBytes>> {
     Ok(Some(text))
 }
 
+/// Whether the escapes of all strings in a JSON value stand for text.
+///
+/// # Errors
+/// `Corrupt` where some do not.
+pub(crate) fn check(json: &[u8]) -> Result<()> {
+    // Backslashes are in strings only.
+    walk(json, |_| ())
+}
+
 /// Gives `each` the pieces of what an escaped text stands for.
 fn walk(mut rest: &[u8], mut each: impl FnMut(&[u8])) -> Result<()> {
     while !rest.is_empty() {
