@@ -35,7 +35,9 @@ pub(crate) fn refusal(answer: &Answer) -> Error {
         400 | 422 => error(ErrorKind::InvalidReference, "refuses the request"),
         401 => error(ErrorKind::Unauthenticated, "does not know who asks"),
         403 => error(ErrorKind::PermissionDenied, "says no"),
-        404 if answer.errors().is_empty() => error(ErrorKind::NotFound, "has nothing there"),
+        404 if answer.is_absence() => error(ErrorKind::NotFound, "has nothing there"),
+        404 if answer.errors().is_empty() => error(ErrorKind::Unavailable, "gave an answer that is none of a Vault's")
+            .with_advice("see whether a Vault or OpenBao is at the address, or something in between answers for it"),
         404 => error(ErrorKind::InvalidConfig, "has no such path")
             .with_advice("see that the mount in the store's url exists, in the store's namespace"),
         405 => error(ErrorKind::Unsupported, "cannot do that at this path"),

@@ -153,7 +153,7 @@ impl Leased {
                 ),
             )
             .with_advice("check the role's name in the path, as in creds/ROLE")),
-            404 if answer.errors().is_empty() => Err(Error::new(
+            404 if answer.is_absence() => Err(Error::new(
                 ErrorKind::NotFound,
                 "the engine has no such path",
             )),

@@ -351,7 +351,7 @@ async fn wrong_mounts_and_versions_are_the_configurations_fault() {
 }
 
 #[tokio::test]
-async fn either_form_of_a_path_is_taken() {
+async fn either_form_of_a_stores_path_is_taken_and_data_in_a_secrets_path_is_a_name() {
     let mount = mount(2);
     server().write(
         &format!("{mount}/data/vms/x"),
@@ -359,13 +359,18 @@ async fn either_form_of_a_path_is_taken() {
     );
     let copied = store(&format!("{mount}/data"), &[]);
     assert_eq!(text_at(&copied, "vms/x", &read()).await, "x");
+    // `data` can be the scope of whoever asks: who may read all below it may not read all there is.
     let store = store(&mount, &[]);
-    assert_eq!(text_at(&store, "data/vms/x", &read()).await, "x");
-    store
-        .stat(&path("data/vms/x"), &read())
-        .await
-        .expect("stat");
-    // A secret that is really called so comes first.
+    let copied = path("data/vms/x");
+    for error in [
+        store.get(&copied, &read()).await.map(drop),
+        store.stat(&copied, &read()).await.map(drop),
+    ] {
+        let error = error.expect_err("another secret");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        let advice = error.advice().unwrap_or_default();
+        assert!(advice.contains("if `vms/x` is meant"), "{advice}");
+    }
     store
         .put(&path("data/vms/x"), &secret("own"), &PutOptions::default())
         .await

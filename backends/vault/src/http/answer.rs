@@ -8,6 +8,9 @@ use url::Url;
 
 use crate::error;
 
+/// How many of a server's lines are printed.
+const MOST_LINES: usize = 8;
+
 /// An answer, whatever its status. Its body is in locked memory and wiped when dropped.
 pub(crate) struct Answer {
     /// The status.
@@ -30,6 +33,9 @@ pub(crate) struct Answer {
 struct Errors {
     #[serde(default)]
     errors: Option<Vec<String>>,
+    /// In every answer of a Vault that is no list of errors.
+    #[serde(default)]
+    request_id: Option<String>,
 }
 
 /// Of an answer of `sys/health`.
@@ -57,7 +63,26 @@ impl Answer {
         }
         let body: Errors = serde_json::from_slice(self.body.expose()).ok()?;
         let lines = body.errors?;
-        Some(lines.iter().map(|line| error::printable(line)).collect())
+        Some(
+            lines
+                .iter()
+                .take(MOST_LINES)
+                .map(|line| error::printable(line))
+                .collect(),
+        )
+    }
+
+    /// Whether the server itself says that there is nothing: its own 404, which has no error in it,
+    /// and not the page of something in between, which knows nothing of secrets.
+    pub(crate) fn is_absence(&self) -> bool {
+        self.status == 404
+            && serde_json::from_slice::<Errors>(self.body.expose()).is_ok_and(|body| {
+                match body.errors {
+                    Some(lines) => lines.is_empty(),
+                    // With a warning or what is left of a version, there is no list.
+                    None => body.request_id.is_some(),
+                }
+            })
     }
 
     /// Whether a body of `sys/health` says that the server is a standby. A rate limit has the same status.

@@ -189,7 +189,7 @@ impl Kv {
         }
         let read: Read<'_> = answer.json()?;
         let Some(ReadData { data, metadata }) = read.data else {
-            return if answer.status == 404 && answer.errors().is_empty() {
+            return if answer.is_absence() {
                 Ok(Current::Absent)
             } else {
                 Err(answer.refusal())
@@ -219,7 +219,7 @@ impl Kv {
         let call = Call::new(Method::GET, mount.metadata(path));
         let answer = self.send(request, call, "read").await?;
         match answer.status {
-            404 if answer.errors().is_empty() => Ok(None),
+            404 if answer.is_absence() => Ok(None),
             _ if answer.is_success() => Ok(Some(answer.json::<About>()?.data)),
             _ => Err(answer.refusal()),
         }

@@ -190,7 +190,7 @@ impl Lister<'_> {
         let call = Call::list(self.mount.metadata(prefix));
         let answer = self.kv.send(self.request, call, "list").await?;
         match answer.status {
-            404 if answer.errors().is_empty() => return Ok(Vec::new()),
+            404 if answer.is_absence() => return Ok(Vec::new()),
             _ if answer.is_success() => {}
             _ => return Err(answer.refusal()),
         }

@@ -65,15 +65,13 @@ impl Kv {
         if let Some(mount) = self.mounted.recheck(&self.wire, request, &mount).await? {
             return self.read_at(&mount, path, options, wanted).await;
         }
-        // A secret of that name would have been found: this is the API's path, copied.
-        if mount.version == KvVersion::Two
-            && let Some(rest) = without_data(path)
-            && let Ok(found) = self.read_at(&mount, &rest, options, wanted).await
-        {
-            tracing::debug!(%path, "there is no such secret; taken for the API's path");
-            return Ok(found);
+        // Not read without it: `data` can be a scope, and what lies elsewhere is another's secret.
+        match without_data(path).filter(|_| mount.version == KvVersion::Two) {
+            Some(rest) => Err(error.with_advice(format!(
+                "`data` is a part of the API's paths: if `{rest}` is meant, leave it out of the path, or end the store's url in it"
+            ))),
+            None => Err(error),
         }
-        Err(error)
     }
 
     async fn read_at(
@@ -122,8 +120,10 @@ impl Kv {
             return Ok(Secret::new(self.pick(map, field)?, Metadata::default()));
         }
         let mut call = Call::new(Method::GET, mount.data(path));
-        if let Some(version) = &options.version {
-            let number = number_of(version).ok_or_else(no_version)?;
+        let asked = options.version.as_ref();
+        let asked = asked.map(|version| number_of(version).ok_or_else(no_version));
+        let asked = asked.transpose()?;
+        if let Some(number) = asked {
             call = call.query("version", &number.to_string());
         }
         let answer = self.send(&options.request, call, "read").await?;
@@ -135,6 +135,10 @@ impl Kv {
             return Err(absent(&answer, options));
         };
         let metadata = data.metadata.ok_or_else(|| answer.garbage())?;
+        // Something in between that drops queries must not pass one version off as another.
+        if asked.is_some_and(|asked| asked != metadata.version) {
+            return Err(answer.garbage());
+        }
         match data.data {
             Some(map) => Ok(Secret::new(self.pick(map, field)?, metadata.metadata()?)),
             None => Err(metadata
@@ -170,9 +174,13 @@ impl Kv {
     }
 }
 
-/// The error for a 404: nothing there, or nothing mounted there, of which the server speaks.
+/// The error for an answer without a secret: nothing there, or nothing mounted there, of which the
+/// server speaks, or no answer of a Vault at all.
 fn absent(answer: &Answer, options: &GetOptions) -> Error {
-    if !answer.errors().is_empty() {
+    if answer.is_success() {
+        return answer.garbage();
+    }
+    if !answer.is_absence() {
         return answer.refusal();
     }
     match options.version {

@@ -3,7 +3,7 @@
 
 mod failures;
 mod proxies;
-mod raw;
+pub(crate) mod raw;
 mod redirects;
 mod statuses;
 mod tls;
@@ -19,7 +19,7 @@ use reqwest::Method;
 use super::*;
 use crate::environment::Environment;
 
-pub(super) use raw::Raw;
+pub(crate) use raw::Raw;
 
 /// Options as a policy gives them.
 fn options<const N: usize>(given: [(&str, Value); N]) -> Options {

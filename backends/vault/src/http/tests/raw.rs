@@ -78,7 +78,8 @@ pub(crate) fn response(status: u16, headers: &str, body: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// A request up to its empty line; a body stays unread, which the small ones here allow.
+/// A request up to its empty line. Its body is read and dropped: closing before it is read would
+/// reset the connection, and the answer with it.
 fn read_head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -88,5 +89,16 @@ fn read_head(stream: &mut TcpStream) -> Option<String> {
             _ => return None,
         }
     }
-    String::from_utf8(head).ok()
+    let head = String::from_utf8(head).ok()?;
+    let announced = head.lines().find_map(|line| {
+        let (name, length) = line.split_once(':')?;
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        is_length.then(|| length.trim().parse().ok())?
+    });
+    std::io::copy(
+        &mut stream.take(announced.unwrap_or(0)),
+        &mut std::io::sink(),
+    )
+    .ok()?;
+    Some(head)
 }
