@@ -46,6 +46,8 @@ struct Flight {
     failed: Option<(Instant, Error)>,
     /// Which token was found alive, and when that was asked.
     alive: Option<(u64, Instant)>,
+    /// When finding that out failed last, and how: who waited for it need not ask again.
+    unsettled: Option<(Instant, Error)>,
     wrapped: Wrapped,
 }
 
@@ -271,19 +273,35 @@ impl Inner {
         {
             return Ok(Verdict::Denied);
         }
-        let asked = Instant::now();
-        if let Looked::Alive { life, .. } = api::lookup_self(&self.http, used.value(), None).await?
+        if let Some((at, error)) = &flight.unsettled
+            && entered <= *at
         {
-            flight.alive = Some((used.generation(), asked));
-            self.change(used.generation(), |held| held.learn(life, asked));
-            return Ok(Verdict::Denied);
+            return Err(error.duplicate());
         }
-        // Dead, or without the right to look itself up, which the policy `default` gives.
-        if api::is_alive(&self.http, used.value()).await? {
-            flight.alive = Some((used.generation(), asked));
-            return Ok(Verdict::Denied);
+        let asked = Instant::now();
+        match self.lives(used, asked).await {
+            Ok(true) => {
+                flight.alive = Some((used.generation(), asked));
+                Ok(Verdict::Denied)
+            }
+            Ok(false) => self.replace(flight, held, used, entered).await,
+            Err(error) => {
+                flight.unsettled = Some((Instant::now(), error.duplicate()));
+                Err(error)
+            }
         }
-        self.replace(flight, held, used, entered).await
+    }
+
+    /// Asks the server whether `used` lives, and takes note of its life.
+    async fn lives(&self, used: &Token, asked: Instant) -> Result<bool> {
+        match api::lookup_self(&self.http, used.value(), None).await? {
+            Looked::Alive { life, .. } => {
+                self.change(used.generation(), |held| held.learn(life, asked));
+                Ok(true)
+            }
+            // Dead, or without the right to look itself up, which the policy `default` gives.
+            Looked::Refused => api::is_alive(&self.http, used.value()).await,
+        }
     }
 
     /// Puts another token in the place of a dead one.

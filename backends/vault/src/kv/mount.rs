@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use keyhaul_core::{Error, ErrorKind, Request, Result};
 use reqwest::Method;
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::paths::{DATA, KvVersion, METADATA, Mount};
 use crate::http::Answer;
@@ -21,7 +21,14 @@ pub(super) struct Mounted {
     /// What the policy says it is.
     path: String,
     declared: Option<KvVersion>,
-    known: Mutex<Option<Known>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    known: Option<Known>,
+    /// When asking failed last, and how: who waited for that answer has it, too.
+    failed: Option<(Instant, Error)>,
 }
 
 #[derive(Clone, Debug)]
@@ -45,13 +52,16 @@ impl Mounted {
         Self {
             path,
             declared,
-            known: Mutex::new(known),
+            state: Mutex::new(State {
+                known,
+                failed: None,
+            }),
         }
     }
 
     /// Whether [`get`](Self::get) need not ask.
     pub(super) async fn is_known(&self) -> bool {
-        self.known.lock().await.is_some()
+        self.state.lock().await.known.is_some()
     }
 
     /// The mount. Asks the server where it is not known yet; others wait for the same answer.
@@ -60,12 +70,12 @@ impl Mounted {
     /// `InvalidConfig` where what is mounted there is no such engine, `PermissionDenied` where the
     /// server says nothing of it.
     pub(super) async fn get(&self, wire: &Wire, request: &Request) -> Result<Mount> {
-        let mut known = self.known.lock().await;
-        if let Some(known) = &*known {
+        let entered = Instant::now();
+        let mut state = self.turn(request).await?;
+        if let Some(known) = &state.known {
             return Ok(known.mount.clone());
         }
-        let mount = self.ask(wire, request).await?;
-        self.remember(&mut known, mount)
+        self.find_out(&mut state, wire, request, entered).await
     }
 
     /// The same before a write, which a wrong declaration would put where nobody looks for it: the
@@ -74,19 +84,59 @@ impl Mounted {
     /// # Errors
     /// As [`get`](Self::get).
     pub(super) async fn get_sure(&self, wire: &Wire, request: &Request) -> Result<Mount> {
-        let mut known = self.known.lock().await;
-        match &*known {
+        let entered = Instant::now();
+        let mut state = self.turn(request).await?;
+        match state.known.clone() {
             Some(Known {
                 mount,
                 asked: Some(_),
-            }) => Ok(mount.clone()),
-            Some(Known { mount, asked: None }) => match self.ask(wire, request).await {
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(mount.clone()),
-                asked => self.remember(&mut known, asked?),
-            },
-            None => {
-                let mount = self.ask(wire, request).await?;
-                self.remember(&mut known, mount)
+            }) => Ok(mount),
+            Some(Known { mount, asked: None }) => {
+                match self.find_out(&mut state, wire, request, entered).await {
+                    Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(mount),
+                    asked => asked,
+                }
+            }
+            None => self.find_out(&mut state, wire, request, entered).await,
+        }
+    }
+
+    /// Waits until nobody else is asking.
+    async fn turn(&self, request: &Request) -> Result<MutexGuard<'_, State>> {
+        match request.deadline {
+            None => Ok(self.state.lock().await),
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), self.state.lock())
+                .await
+                .map_err(|_| {
+                    let message =
+                        "the server did not say before the deadline what is mounted there";
+                    Error::new(ErrorKind::Timeout, message)
+                }),
+        }
+    }
+
+    /// Asks, unless asking has failed since the caller `entered`: a hundred who wait for a server
+    /// that stalls are not to wait a hundred times as long.
+    async fn find_out(
+        &self,
+        state: &mut State,
+        wire: &Wire,
+        request: &Request,
+        entered: Instant,
+    ) -> Result<Mount> {
+        if let Some((at, error)) = &state.failed
+            && entered <= *at
+        {
+            return Err(error.duplicate());
+        }
+        match self.ask(wire, request).await {
+            Ok(mount) => self.remember(&mut state.known, mount),
+            Err(error) => {
+                // Who has less time than others says nothing about the server.
+                if request.deadline.is_none() || error.kind() != ErrorKind::Timeout {
+                    state.failed = Some((Instant::now(), error.duplicate()));
+                }
+                Err(error)
             }
         }
     }
@@ -102,8 +152,9 @@ impl Mounted {
         request: &Request,
         used: &Mount,
     ) -> Result<Option<Mount>> {
-        let mut known = self.known.lock().await;
-        let current = known.clone();
+        let entered = Instant::now();
+        let mut state = self.turn(request).await?;
+        let current = state.known.clone();
         if let Some(Known {
             mount,
             asked: Some(asked),
@@ -112,11 +163,8 @@ impl Mounted {
         {
             return Ok((mount != *used).then_some(mount));
         }
-        match self.ask(wire, request).await {
-            Ok(mount) => {
-                let mount = self.remember(&mut known, mount)?;
-                Ok((mount != *used).then_some(mount))
-            }
+        match self.find_out(&mut state, wire, request, entered).await {
+            Ok(mount) => Ok((mount != *used).then_some(mount)),
             Err(error) if error.kind() == ErrorKind::InvalidConfig => Err(error),
             // It was about a secret that is not there, and that is still so.
             Err(_) => Ok(None),
@@ -128,9 +176,9 @@ impl Mounted {
     /// # Errors
     /// As [`get`](Self::get).
     pub(super) async fn probe(&self, wire: &Wire, request: &Request) -> Result<()> {
-        let mut known = self.known.lock().await;
+        let mut state = self.turn(request).await?;
         let mount = self.ask(wire, request).await?;
-        self.remember(&mut known, mount).map(drop)
+        self.remember(&mut state.known, mount).map(drop)
     }
 
     fn remember(&self, known: &mut Option<Known>, mount: Mount) -> Result<Mount> {
