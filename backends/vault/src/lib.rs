@@ -24,6 +24,8 @@ mod auth;
 mod config;
 mod environment;
 mod error;
+#[cfg(test)]
+mod hostile;
 mod http;
 mod kv;
 mod lease;

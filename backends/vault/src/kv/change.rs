@@ -22,9 +22,8 @@ pub(super) struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// Writes the content alone, where `compare` is the current version, 0 for none. None where it is
-    /// not.
-    pub(super) async fn replace(&self, compare: Option<u64>) -> Result<Option<OneVersion>> {
+    /// Writes the content alone, where `compare` is the current version, 0 for none.
+    pub(super) async fn replace(&self, compare: Option<u64>) -> Result<Outcome> {
         let body = self.body(compare, |body| self.content.alone(body))?;
         self.post(
             body,
@@ -37,8 +36,8 @@ impl Change<'_> {
         .await
     }
 
-    /// Writes the content among the fields that are there. None where others wrote since.
-    pub(super) async fn merge(&self, there: &There) -> Result<Option<OneVersion>> {
+    /// Writes the content among the fields that are there, where nobody wrote since.
+    pub(super) async fn merge(&self, there: &There) -> Result<Outcome> {
         let siblings = there.fields()?;
         let body = self.body(Some(there.version), |body| {
             self.content.among(body, &siblings)
@@ -63,13 +62,14 @@ impl Change<'_> {
             answer => answer?,
         };
         match answer.status {
+            // Whoever says so: what follows compares. The server's own 404 is empty here.
             404 if answer.errors().is_empty() => Ok(Some(None)),
             // A server that is older than patches.
             405 | 415 => {
                 self.kv.patching_denied();
                 Ok(None)
             }
-            _ => Ok(Some(written(&answer)?)),
+            _ => Ok(Some(written(&answer)?.ok())),
         }
     }
 
@@ -109,7 +109,7 @@ impl Change<'_> {
         self.kv.current(self.mount, self.path, self.request).await
     }
 
-    async fn post(&self, body: Body, capability: &str) -> Result<Option<OneVersion>> {
+    async fn post(&self, body: Body, capability: &str) -> Result<Outcome> {
         let call = Call::new(Method::POST, self.mount.data(self.path)).body(body.finish());
         let answer = self.kv.send_for(self.request, call, capability).await?;
         written(&answer)
@@ -131,12 +131,15 @@ impl Change<'_> {
     }
 }
 
-/// What was written; none where the server did not, since the version compared with is not current.
-/// It says so by a 400, as for any request that it does not understand; it understands ours.
-pub(super) fn written(answer: &Answer) -> Result<Option<OneVersion>> {
+/// What was written, or the refusal where nothing was: most likely the version compared with is not
+/// current. The server says so by a 400, as for a request that it does not take at all.
+pub(super) type Outcome = Result<OneVersion, Error>;
+
+/// What became of a write.
+pub(super) fn written(answer: &Answer) -> Result<Outcome> {
     match answer.status {
-        400 if answer.listed().is_some() => Ok(None),
-        _ if answer.is_success() => Ok(Some(answer.json::<Written>()?.data)),
+        400 if answer.listed().is_some() => Ok(Err(answer.refusal())),
+        _ if answer.is_success() => Ok(Ok(answer.json::<Written>()?.data)),
         _ => Err(answer.refusal()),
     }
 }

@@ -56,7 +56,7 @@ impl Kv {
             let body = format!("{{\"data\":{{}},\"options\":{{\"cas\":{number}}}}}");
             let body = SecretBytes::copy_from(body.as_bytes());
             let call = Call::new(Method::POST, mount.data(path)).body(body);
-            if let Some(empty) = written(&self.send(request, call, "update").await?)? {
+            if let Ok(empty) = written(&self.send(request, call, "update").await?)? {
                 return Ok(Some(empty.version));
             }
         }

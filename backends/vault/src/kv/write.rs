@@ -21,6 +21,10 @@ use reqwest::Method;
 /// How often a write is begun anew because others wrote in between.
 const ATTEMPTS: usize = 64;
 
+/// How often a write is refused although what it compares with is current, before it is taken to be
+/// refused for itself: others may delete and write again in between.
+const REFUSALS: usize = 8;
+
 /// What is told to who may create and not read.
 const UNSEEN: &str = "there is a secret already, or one that was deleted; the token's policies do not let it see which";
 
@@ -108,11 +112,12 @@ impl Kv {
     /// Writes what is not there: the secret, or the field that is named.
     async fn create(&self, change: &Change<'_>, named: Option<&Field>) -> Result<OneVersion> {
         let mut compare = 0;
+        let (mut alone, mut among) = (Refusals::default(), Refusals::default());
         for _ in 0..ATTEMPTS {
             let denied = |error: &Error| error.kind() == ErrorKind::PermissionDenied;
             match change.replace(Some(compare)).await {
-                Ok(Some(written)) => return Ok(written),
-                Ok(None) => {}
+                Ok(Ok(written)) => return Ok(written),
+                Ok(Err(refusal)) => alone.count(compare, refusal)?,
                 // To the server, writing where something is there is no creating.
                 Err(error) if denied(&error) && change.only_creates().await => {
                     return Err(exists(UNSEEN).with_source(error));
@@ -132,8 +137,9 @@ impl Kv {
                     if there.fields()?.has(field) {
                         return Err(exists(format!("there is a field `{field}` already")));
                     }
-                    if let Some(written) = change.merge(&there).await? {
-                        return Ok(written);
+                    match change.merge(&there).await? {
+                        Ok(written) => return Ok(written),
+                        Err(refusal) => among.count(there.version, refusal)?,
                     }
                 }
             }
@@ -144,29 +150,31 @@ impl Kv {
     /// Writes whatever is there, and keeps the siblings of a field.
     async fn overwrite(&self, change: &Change<'_>) -> Result<OneVersion> {
         if matches!(change.content, Content::Whole(_))
-            && let Some(written) = change.replace(None).await?
+            && let Ok(written) = change.replace(None).await?
         {
             return Ok(written);
         }
+        let mut refusals = Refusals::default();
         for _ in 0..ATTEMPTS {
             if let Some(patched) = change.patch(None).await? {
                 match patched {
                     Some(written) => return Ok(written),
                     // Most likely there is nothing yet.
                     None => {
-                        if let Some(written) = change.replace(Some(0)).await? {
+                        if let Ok(written) = change.replace(Some(0)).await? {
                             return Ok(written);
                         }
                     }
                 }
             }
-            let written = match change.current().await? {
-                Current::Absent => change.replace(Some(0)).await?,
-                Current::Gone(version) => change.replace(Some(version)).await?,
-                Current::There(there) => change.merge(&there).await?,
+            let (compared, outcome) = match change.current().await? {
+                Current::Absent => (0, change.replace(Some(0)).await?),
+                Current::Gone(version) => (version, change.replace(Some(version)).await?),
+                Current::There(there) => (there.version, change.merge(&there).await?),
             };
-            if let Some(written) = written {
-                return Ok(written);
+            match outcome {
+                Ok(written) => return Ok(written),
+                Err(refusal) => refusals.count(compared, refusal)?,
             }
         }
         Err(contended())
@@ -190,7 +198,14 @@ impl Kv {
             Current::There(There {
                 version: current, ..
             }) if current.to_string() != version.as_str() => Err(conflict()),
-            Current::There(there) => change.merge(&there).await?.ok_or_else(conflict),
+            Current::There(there) => match (change.merge(&there).await?, change.current().await) {
+                (Ok(written), _) => Ok(written),
+                // Nobody wrote in between: it is refused for itself.
+                (Err(refusal), Ok(Current::There(now))) if now.version == there.version => {
+                    Err(refusal)
+                }
+                (Err(_), _) => Err(conflict()),
+            },
         }
     }
 
@@ -253,16 +268,14 @@ impl Kv {
             let call = Call::new(Method::GET, mount.data(path));
             let answer = self.send(&options.request, call, "read").await?;
             match answer.status {
-                404 if answer.errors().is_empty() => {
-                    content.among(&mut body, &Fields::default())?
-                }
+                404 if answer.is_absence() => content.among(&mut body, &Fields::default())?,
                 _ if answer.is_success() => content.among(&mut body, &fields_of_one(&answer)?)?,
                 _ => return Err(answer.refusal()),
             }
         }
         let call = Call::new(Method::POST, mount.data(path)).body(body.finish());
         let answer = self.send(&options.request, call, "update").await?;
-        if answer.status == 404 && answer.errors().is_empty() {
+        if answer.is_absence() {
             // What version 2 says to who takes it for version 1.
             self.mounted
                 .recheck(&self.wire, &options.request, mount)
@@ -289,6 +302,31 @@ impl Kv {
         capability: &str,
     ) -> Result<crate::http::Answer> {
         self.send(request, call, capability).await
+    }
+}
+
+/// How often in a row a write was refused with the same version to compare with.
+#[derive(Default)]
+struct Refusals {
+    compared: Option<u64>,
+    times: usize,
+}
+
+impl Refusals {
+    /// Counts one more.
+    ///
+    /// # Errors
+    /// The refusal itself, where no other writer explains so many.
+    fn count(&mut self, compared: u64, refusal: Error) -> Result<()> {
+        if self.compared.replace(compared) != Some(compared) {
+            self.times = 0;
+        }
+        self.times += 1;
+        if self.times < REFUSALS {
+            Ok(())
+        } else {
+            Err(refusal)
+        }
     }
 }
 
