@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::ground::{Ground, MANY};
-use crate::measure::{Row, in_turn, millis};
+use crate::measure::{Row, in_turn, mib, millis, peak_kib};
 
 const ROUNDS: usize = 31;
 /// For programs that take a tenth of a second and more.
@@ -149,14 +149,14 @@ fn path(number: usize) -> String {
 fn beside_minimal(ground: &Ground, name: &str, vault: &Vault, method: &str) -> Row {
     let minimal = vault.minimal(ground, vault.server.address(), 1);
     let [ours, minimal] = in_turn(ROUNDS, [vault.get(ground, method), minimal]);
-    let ratio = ours.wall.as_secs_f64() / minimal.wall.as_secs_f64();
+    let ratio = ours.as_secs_f64() / minimal.as_secs_f64();
     let by_token = method == "token";
     Row {
         what: format!("get from OpenBao, {name}, {method}, cold"),
-        measured: millis(ours.wall),
+        measured: millis(ours),
         beside: format!(
             "minimal reqwest program {}, ratio {ratio:.2}",
-            millis(minimal.wall)
+            millis(minimal)
         ),
         target: match by_token {
             true => "at most 1.7 times".into(),
@@ -240,11 +240,11 @@ fn faster(
     target: Option<f64>,
 ) -> Row {
     let [ours, peer] = in_turn(rounds, [vault.get(ground, "token"), peer]);
-    let ratio = peer.wall.as_secs_f64() / ours.wall.as_secs_f64();
+    let ratio = peer.as_secs_f64() / ours.as_secs_f64();
     Row {
         what: format!("get from OpenBao, {name}, token, cold"),
-        measured: millis(ours.wall),
-        beside: format!("{what} {}, {ratio:.1} times", millis(peer.wall)),
+        measured: millis(ours),
+        beside: format!("{what} {}, {ratio:.1} times", millis(peer)),
         target: match target {
             Some(target) => format!("at least {target} times faster"),
             None => "none".into(),
@@ -257,13 +257,13 @@ fn faster(
 fn many(ground: &Ground, name: &str, vault: &Vault, address: &str) -> Row {
     let ours = ground.run_by(vault.keyhaul(ground, address, "token"), &["--exec"], MANY);
     let [ours, minimal] = in_turn(21, [ours, vault.minimal(ground, address, MANY)]);
-    let ratio = ours.wall.as_secs_f64() / minimal.wall.as_secs_f64();
+    let ratio = ours.as_secs_f64() / minimal.as_secs_f64();
     Row {
         what: format!("run --exec, {MANY} from OpenBao, TLS, {name}"),
-        measured: millis(ours.wall),
+        measured: millis(ours),
         beside: format!(
             "minimal HTTP/2 program {}, ratio {ratio:.2}",
-            millis(minimal.wall)
+            millis(minimal)
         ),
         target: "at most 1.2 times".into(),
         met: Some(ratio <= 1.2),
@@ -273,13 +273,13 @@ fn many(ground: &Ground, name: &str, vault: &Vault, address: &str) -> Row {
 fn memory(ground: &Ground, vault: &Vault) -> Row {
     let address = vault.server.address();
     let ours = ground.run_by(vault.keyhaul(ground, address, "token"), &[], MANY);
-    let [ours, minimal] = in_turn(11, [ours, vault.minimal(ground, address, MANY)]);
-    let mib = |kib: i64| kib as f64 / 1024.0;
+    let ours = peak_kib(&ground.peak, 11, &ours);
+    let minimal = peak_kib(&ground.peak, 11, &vault.minimal(ground, address, MANY));
     Row {
         what: format!("run, {MANY} from OpenBao, TLS, peak resident memory"),
-        measured: format!("{:.1} MiB", mib(ours.peak_kib)),
-        beside: format!("minimal HTTP/2 program {:.1} MiB", mib(minimal.peak_kib)),
+        measured: mib(ours),
+        beside: format!("minimal HTTP/2 program {}", mib(minimal)),
         target: format!("at most {PEAK_MIB} MiB"),
-        met: Some(ours.peak_kib <= PEAK_MIB * 1024),
+        met: Some(ours <= PEAK_MIB * 1024),
     }
 }
