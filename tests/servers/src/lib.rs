@@ -19,6 +19,7 @@ mod curl;
 mod daemon;
 mod openbao;
 mod proxy;
+mod secret_service;
 mod wait;
 
 pub use certificates::{Authority, Issued};
@@ -26,4 +27,5 @@ pub use curl::Reply;
 pub use daemon::Daemon;
 pub use openbao::{Certificate, Cluster, OpenBao, Setup};
 pub use proxy::{Mode, Proxy};
+pub use secret_service::{SecretService, SessionBus};
 pub use wait::{eventually, free_port};
