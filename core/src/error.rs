@@ -175,6 +175,7 @@ struct Inner {
     context: Context,
     advice: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
+    refused: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -206,6 +207,7 @@ impl Error {
             context: Context::default(),
             advice: None,
             retry_after: None,
+            refused: false,
             source: None,
         }))
     }
@@ -240,6 +242,12 @@ impl Error {
         self.0.retry_after
     }
 
+    /// Whether the store was not asked at all, since it is known to be down: to ask it again at
+    /// once is refused the same way, whatever the kind says. Another store may be asked.
+    pub fn is_refused(&self) -> bool {
+        self.0.refused
+    }
+
     /// Adds what to do next. The innermost advice is the most exact, so a later one does not replace it.
     pub fn with_advice(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
         self.0.advice.get_or_insert_with(|| advice.into());
@@ -255,6 +263,12 @@ impl Error {
     /// Adds how long the store asks to be left alone.
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// Marks that the store was not asked at all.
+    pub fn with_refusal(mut self) -> Self {
+        self.0.refused = true;
         self
     }
 
@@ -316,6 +330,7 @@ impl Error {
             context: inner.context.clone(),
             advice: inner.advice.clone(),
             retry_after: inner.retry_after,
+            refused: inner.refused,
             source: inner
                 .source
                 .as_ref()

@@ -2,6 +2,7 @@
 //! and how QEMU gets the value.
 //!
 //! - [`Reference`]: how a VM's definition names a secret.
+//! - [`Direct`]: a secret named by its place, where the policy allows it.
 //! - [`SecretStore`]: the contract every place where secrets live fulfils.
 //! - [`SecretBytes`]: a value in memory.
 //! - [`qemu`]: master keys, their channels, `secret` objects and QEMU's command line.
@@ -9,6 +10,7 @@
 //! This crate knows no backend, no network and no plugin.
 
 pub mod credential;
+pub mod direct;
 pub mod encoding;
 mod error;
 mod fields;
@@ -26,6 +28,7 @@ mod secret;
 mod store;
 mod store_ext;
 
+pub use direct::{Direct, Named, Wanted};
 pub use encoding::Encoding;
 pub use error::{Context, Error, ErrorKind, Operation, Result};
 pub use memory::MemoryStore;

@@ -148,7 +148,7 @@ macro_rules! word {
             pub fn new(text: impl Into<String>) -> Result<Self> {
                 let text = text.into();
                 match word_end(&text) {
-                    Ok(end) if end == text.len() => Ok(Self(text)),
+                    Ok(end) if end > 0 && end == text.len() => Ok(Self(text)),
                     _ => Err(Error::new(
                         ErrorKind::InvalidReference,
                         concat!("a ", $what, " is 1 to 128 of [A-Za-z0-9._-]"),
@@ -361,7 +361,7 @@ fn quoted(found: char) -> String {
 }
 
 /// The text as an error may show it: short, and without control characters.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let mut shown: String = text
         .chars()
         .take(80)
@@ -395,6 +395,12 @@ mod tests {
             reference,
             Reference::parse(reference.as_str()).expect("canonical")
         );
+    }
+
+    #[test]
+    fn a_version_or_field_is_never_empty() {
+        assert!(Version::new("").is_err() && Field::new("").is_err());
+        assert!(Version::new("1").is_ok() && Field::new("a").is_ok());
     }
 
     #[test]

@@ -32,7 +32,7 @@ fn rewritten(volume: &Volume, key: &MasterKey, source: &KeySource) -> Vec<OsStri
     let command = CommandLine::parse(&words).expect("valid");
     assert_eq!(
         command.references()[0].reference,
-        Reference::parse("vm/root").expect("valid")
+        Reference::parse("vm/root").expect("valid").into()
     );
     let secret = encrypt(key, PASSPHRASE).expect("encrypted");
     command

@@ -67,11 +67,16 @@ pub(crate) fn refusal(answer: &Answer) -> Error {
 }
 
 /// The error for a request that got no answer, or half of one.
-pub(crate) fn transport(error: reqwest::Error, address: &Address) -> Error {
+pub(crate) fn transport(error: reqwest::Error, address: &Address, proxied: bool) -> Error {
     // The url repeats what is known, and can be a proxy's with a password.
     let error = error.without_url();
     let told = match find::<rustls::Error>(&error) {
         Some(found) => tls(found, address),
+        None if proxied && error.is_connect() => Error::new(
+            ErrorKind::Unavailable,
+            format!("{address} cannot be connected to through the proxy that is set"),
+        )
+        .with_advice("see `proxy`, VAULT_PROXY_ADDR, VAULT_HTTP_PROXY and HTTPS_PROXY; proxy = \"none\" goes without"),
         None => socket(&error, address),
     };
     told.with_source(error)
@@ -79,6 +84,10 @@ pub(crate) fn transport(error: reqwest::Error, address: &Address) -> Error {
 
 fn socket(error: &reqwest::Error, address: &Address) -> Error {
     let unavailable = |what: &str| Error::new(ErrorKind::Unavailable, format!("{address} {what}"));
+    let timeout = || {
+        let message = format!("{address} took no connection in time");
+        Error::new(ErrorKind::Timeout, message)
+    };
     if error.is_dns() {
         let host = address.host().unwrap_or_default();
         return unavailable("cannot be found: its name leads to no address").with_advice(format!(
@@ -86,35 +95,32 @@ fn socket(error: &reqwest::Error, address: &Address) -> Error {
         ));
     }
     if error.is_timeout() {
-        return Error::new(
-            ErrorKind::Timeout,
-            format!("{address} took no connection in time"),
-        );
+        return timeout();
     }
+    use io::ErrorKind as Io;
     match find::<io::Error>(error).map(io::Error::kind) {
-        Some(io::ErrorKind::ConnectionRefused) => {
-            unavailable("refuses connections: nothing listens there")
-                .with_advice("see whether the server runs, and at that port")
+        Some(Io::BrokenPipe | Io::ConnectionAborted | Io::ConnectionReset) => {
+            unavailable("reset the connection")
         }
-        Some(io::ErrorKind::NotFound) if !address.is_tcp() => unavailable("is not there")
+        Some(Io::ConnectionRefused) => unavailable("refuses connections: nothing listens there")
+            .with_advice("see whether the server runs, and at that port"),
+        Some(Io::HostUnreachable | Io::NetworkUnreachable) => {
+            unavailable("cannot be reached from here")
+        }
+        Some(Io::NotFound) if !address.is_tcp() => unavailable("is not there")
             .with_advice("see whether the agent or server that makes the socket runs"),
-        Some(io::ErrorKind::PermissionDenied) => Error::new(
+        Some(Io::PermissionDenied) => Error::new(
             ErrorKind::PermissionDenied,
             format!("{address} cannot be opened by this user"),
         ),
-        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
-            unavailable("reset the connection")
-        }
-        Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
-            unavailable("cannot be reached from here")
-        }
+        Some(Io::TimedOut) => timeout(),
         _ if error.is_connect() => unavailable("cannot be connected to"),
         _ => unavailable("broke off, or does not speak HTTP"),
     }
 }
 
 /// Certificates and all else that TLS can find wrong, each with the setting that mends it.
-fn tls(error: &rustls::Error, address: &Address) -> Error {
+pub(crate) fn tls(error: &rustls::Error, address: &Address) -> Error {
     let config = |what: &str| Error::new(ErrorKind::InvalidConfig, format!("{address} {what}"));
     match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
@@ -135,7 +141,7 @@ fn tls(error: &rustls::Error, address: &Address) -> Error {
             CertificateError::BadSignature => config("has a certificate that the authority of that name did not sign")
                 .with_advice("name the right authority's certificate: `ca-cert` (VAULT_CACERT)"),
             _ => config("has a certificate that cannot be used")
-                .with_advice("give the server a certificate for a server, signed by the authority in `ca-cert` (VAULT_CACERT)"),
+                .with_advice("give the server a certificate of its own, signed by the authority in `ca-cert` (VAULT_CACERT), and not an authority's, as `openssl req -x509` makes it"),
         },
         rustls::Error::AlertReceived(
             AlertDescription::CertificateRequired

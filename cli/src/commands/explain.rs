@@ -1,8 +1,8 @@
 use clap::Args;
-use keyhaul_core::{Reference, Resolver};
+use keyhaul_core::{Resolver, Wanted};
 use serde::Serialize;
 
-use super::{Output, reference};
+use super::{Output, wanted};
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::output::{self, Fields, Format};
@@ -12,8 +12,8 @@ use crate::session::Session;
 #[derive(Args, Debug)]
 pub struct Arguments {
     /// The secret, as web01/root-disk
-    #[arg(value_name = "REF", value_parser = reference)]
-    reference: Reference,
+    #[arg(value_name = "REF", value_parser = wanted)]
+    reference: Wanted,
 
     #[command(flatten)]
     output: Output,
@@ -21,11 +21,11 @@ pub struct Arguments {
 
 #[derive(Serialize)]
 struct Explanation {
-    reference: Reference,
-    uuid: String,
+    reference: Wanted,
+    uuid: Option<String>,
     policy: String,
     route: String,
-    r#match: String,
+    r#match: Option<String>,
     passed_over: Vec<PassedOver>,
     stores: Vec<Served>,
     path: String,
@@ -58,31 +58,35 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     Ok(())
 }
 
-fn explain(resolver: &Resolver, reference: Reference) -> keyhaul_core::Result<Explanation> {
+fn explain(resolver: &Resolver, reference: Wanted) -> keyhaul_core::Result<Explanation> {
     let policy = resolver.policy();
-    let target = policy.target(&reference)?;
-    let before = policy
-        .routes
-        .iter()
-        .take_while(|route| route.place != target.route);
+    let target = resolver.target(&reference)?;
+    let routes = reference.reference().map_or(&[][..], |_| &policy.routes);
+    let before = routes.iter().take_while(|r| r.place != target.route);
     let served = target
         .stores
         .iter()
         .filter_map(|name| policy.stores.get(name));
     let mut notes = Vec::new();
-    if reference.version().is_some() {
+    if target.version.is_some() {
         notes.push("a pinned version is the store's own: it does not survive a move to another");
     }
-    if reference.is_staged() {
-        notes.push("a staged value of a rotation, not yet current");
+    match reference.reference() {
+        None => {
+            notes.push("the place is named itself, past the routes: it does not survive a move")
+        }
+        Some(reference) if reference.is_staged() => {
+            notes.push("a staged value of a rotation, not yet current");
+        }
+        Some(_) => {}
     }
-    if reference.scope() == "@host" {
+    if reference.reference().is_some_and(|r| r.scope() == "@host") {
         notes.push("@host is the asking host's own scope");
     }
     Ok(Explanation {
-        uuid: reference.uuid().to_string(),
+        uuid: reference.reference().map(|r| r.uuid().to_string()),
         policy: policy.name.clone(),
-        r#match: target.pattern.to_string(),
+        r#match: target.pattern.as_ref().map(ToString::to_string),
         passed_over: before
             .map(|route| PassedOver {
                 route: route.place.clone(),
@@ -108,7 +112,7 @@ fn explain(resolver: &Resolver, reference: Reference) -> keyhaul_core::Result<Ex
 fn lines(explanation: &Explanation) -> Fields {
     let mut fields = Fields::default();
     fields.push("reference", explanation.reference.short());
-    fields.push("uuid", &explanation.uuid);
+    fields.push_some("uuid", explanation.uuid.as_ref());
     fields.push("policy", &explanation.policy);
     for passed in &explanation.passed_over {
         fields.push(
@@ -116,10 +120,15 @@ fn lines(explanation: &Explanation) -> Fields {
             format_args!("`{}` at {}", passed.r#match, passed.route),
         );
     }
-    fields.push(
-        "match",
-        format_args!("`{}` at {}", explanation.r#match, explanation.route),
-    );
+    match &explanation.r#match {
+        Some(pattern) => {
+            fields.push(
+                "match",
+                format_args!("`{pattern}` at {}", explanation.route),
+            );
+        }
+        None => fields.push("allowed at", &explanation.route),
+    }
     for (index, store) in explanation.stores.iter().enumerate() {
         let label = if index == 0 { "store" } else { "else store" };
         fields.push(label, format_args!("{} ({})", store.name, store.url));

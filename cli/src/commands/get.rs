@@ -3,10 +3,10 @@ use std::io::{self, IsTerminal};
 use base64ct::{Base64, Encoding as _};
 use clap::{Args, ValueEnum};
 use keyhaul_core::{
-    Error, ErrorKind, GetOptions, Reference, Result, Secret, SecretBytes, SecretWriter,
+    Error, ErrorKind, GetOptions, Result, Secret, SecretBytes, SecretWriter, Wanted,
 };
 
-use super::reference;
+use super::wanted;
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::output;
@@ -22,8 +22,8 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// The secret, as web01/root-disk
-    #[arg(value_name = "REF", value_parser = reference)]
-    reference: Reference,
+    #[arg(value_name = "REF", value_parser = wanted)]
+    reference: Wanted,
 
     /// Write binary to a terminal all the same
     #[arg(long)]
@@ -81,13 +81,14 @@ fn is_text(value: &SecretBytes) -> bool {
 }
 
 /// The document, written where it is wiped: it holds the value.
-fn json(reference: &Reference, secret: &Secret) -> Result<SecretBytes> {
+fn json(reference: &Wanted, secret: &Secret) -> Result<SecretBytes> {
     let value = secret.value.expose();
     let mut text = SecretWriter::with_limit(value.len() * 2 + 4096);
+    let reference = serde_json::Value::from(reference.to_string());
     let version = serde_json::Value::from(secret.metadata.version.as_ref().map(|v| v.as_str()));
     text.push(
         format!(
-            "{{\n  \"schema_version\": {},\n  \"reference\": \"{reference}\",\n  \"version\": {version},\n  \"encoding\": \"base64\",\n  \"value\": \"",
+            "{{\n  \"schema_version\": {},\n  \"reference\": {reference},\n  \"version\": {version},\n  \"encoding\": \"base64\",\n  \"value\": \"",
             output::SCHEMA_VERSION,
         )
         .as_bytes(),

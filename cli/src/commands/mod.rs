@@ -19,7 +19,9 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use clap::Args;
-use keyhaul_core::{Error, ErrorKind, Metadata, PutMode, PutOptions, Reference, Request, Version};
+use keyhaul_core::{
+    Error, ErrorKind, Metadata, PutMode, PutOptions, Reference, Request, Version, Wanted,
+};
 
 use crate::output::Format;
 use crate::times;
@@ -56,10 +58,19 @@ impl Carried {
 
 /// A reference on the command line.
 fn reference(text: &str) -> Result<Reference, String> {
-    Reference::parse(text).map_err(|error| match error.advice() {
+    Reference::parse(text).map_err(in_one_line)
+}
+
+/// What is to be read, on the command line: a reference, or a place in a store.
+fn wanted(text: &str) -> Result<Wanted, String> {
+    Wanted::parse(text).map_err(in_one_line)
+}
+
+fn in_one_line(error: Error) -> String {
+    match error.advice() {
         Some(advice) => format!("{} ({advice})", error.message()),
         None => error.message().to_owned(),
-    })
+    }
 }
 
 /// A version on the command line.

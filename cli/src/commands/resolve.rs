@@ -1,5 +1,6 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -8,9 +9,9 @@ use keyhaul_core::qemu::channel::{
 };
 use keyhaul_core::qemu::object::{Dialect, MasterObject, SecretObject, check_id};
 use keyhaul_core::qemu::{MasterKey, Owner, encrypt};
-use keyhaul_core::{Error, ErrorKind, Reference, Result};
+use keyhaul_core::{Error, ErrorKind, Result, Secret};
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::global::{Global, duration};
 use crate::process::User;
 use crate::session::Session;
@@ -29,6 +30,11 @@ pub struct Arguments {
     /// The secrets: a reference, as web01/root-disk, or ID=REF to choose the object's id
     #[arg(value_name = "[ID=]REF", required_unless_present = "release", value_parser = wanted)]
     wanted: Vec<Wanted>,
+
+    /// Print the objects of those that could be fetched, although others could not; the status
+    /// tells of the first failure
+    #[arg(long)]
+    keep_going: bool,
 
     /// How to write the objects
     #[arg(long, value_enum, default_value_t)]
@@ -51,14 +57,14 @@ pub struct Arguments {
     key_timeout: Duration,
 
     /// Take a master key away again: the folder or the serial number that resolving named
-    #[arg(long, value_name = "FOLDER|SERIAL", conflicts_with_all = ["wanted", "format", "channel", "user"])]
+    #[arg(long, value_name = "FOLDER|SERIAL", conflicts_with_all = ["wanted", "format", "channel", "user", "keep_going"])]
     release: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
 struct Wanted {
     id: String,
-    reference: Reference,
+    reference: keyhaul_core::Wanted,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -95,17 +101,42 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         gid: user.gid.as_raw(),
     });
     let session = Session::open(global)?;
-    let references: Vec<Reference> = arguments
-        .wanted
-        .iter()
-        .map(|wanted| wanted.reference.clone())
-        .collect();
-    let secrets = fetch::all(&session, &references)?;
+    let (fetched, errors) = fetched(&session, &arguments.wanted);
+    if !errors.is_empty() && (fetched.is_empty() || !arguments.keep_going) {
+        return Err(errors.into());
+    }
+    print(&arguments, owner, &fetched)?;
+    match errors.first().map(|error| error.kind().exit_code()) {
+        Some(status) => Err(Failure::from(errors).with_status(status)),
+        None => Ok(()),
+    }
+}
 
+/// What could be fetched, and why the rest could not.
+fn fetched<'w>(
+    session: &Session,
+    wanted: &'w [Wanted],
+) -> (Vec<(&'w Wanted, Arc<Secret>)>, Vec<Error>) {
+    let references: Vec<_> = wanted.iter().map(|one| one.reference.clone()).collect();
+    let (mut fetched, mut errors) = (Vec::new(), Vec::new());
+    for (wanted, answer) in wanted.iter().zip(fetch::each(session, &references)) {
+        match answer {
+            Ok(secret) => fetched.push((wanted, secret)),
+            Err(error) => errors.push(error),
+        }
+    }
+    (fetched, errors)
+}
+
+fn print(
+    arguments: &Arguments,
+    owner: Option<Owner>,
+    fetched: &[(&Wanted, Arc<Secret>)],
+) -> Result<()> {
     let master = MasterKey::generate()?;
     let master_id = format!("keyhaul-{}", keyhaul_core::random::hex(4)?);
-    let mut objects = Vec::with_capacity(secrets.len());
-    for (wanted, secret) in arguments.wanted.iter().zip(&secrets) {
+    let mut objects = Vec::with_capacity(fetched.len());
+    for (wanted, secret) in fetched {
         let ciphertext = encrypt(&master, secret.value.expose())?;
         objects.push(SecretObject::new(&wanted.id, &master_id, ciphertext)?);
     }
@@ -211,18 +242,26 @@ fn written(format: Written, master: &MasterObject, objects: &[SecretObject]) -> 
 fn wanted(text: &str) -> Result<Wanted, String> {
     let (id, reference) = match text.split_once('=') {
         // `web01/root?version=1`: the first `=` is the reference's own.
-        Some((id, reference)) if !id.contains(['/', '?']) => (Some(id), reference),
+        Some((id, reference)) if !id.contains(['/', '?', ':']) => (Some(id), reference),
         _ => (None, text),
     };
-    let reference = super::reference(reference)?;
+    let reference = super::wanted(reference)?;
     let id = id.map_or_else(|| id_of(&reference), str::to_owned);
     check_id(&id).map_err(|error| error.message().to_owned())?;
     Ok(Wanted { id, reference })
 }
 
 /// An id made of the reference's name: a letter, then letters, digits, `-`, `.` and `_`.
-fn id_of(reference: &Reference) -> String {
-    let id = reference.name().replace(['/', '~'], "-");
+fn id_of(wanted: &keyhaul_core::Wanted) -> String {
+    let name = match wanted {
+        keyhaul_core::Wanted::Reference(reference) => reference.name(),
+        // The path begins with what all secrets of the store have in common.
+        keyhaul_core::Wanted::Direct(direct) => {
+            direct.path().segments().next_back().unwrap_or_default()
+        }
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let id = name.replace(|c: char| !plain(c), "-");
     if id.starts_with(|c: char| c.is_ascii_alphabetic()) {
         id
     } else {
@@ -245,6 +284,16 @@ mod tests {
                 "web01/luks/0~next?version=3",
             ),
             ("web01/0", "secret-0", "web01/0"),
+            (
+                "vault:secret/web01/root?version=3#pass",
+                "root",
+                "vault:secret/web01/root?version=3#pass",
+            ),
+            (
+                "disk=ref+vault://secret/web01#/root",
+                "disk",
+                "ref+vault://secret/web01#/root",
+            ),
         ] {
             let wanted = wanted(text).expect(text);
             assert_eq!(

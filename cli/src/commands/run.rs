@@ -11,7 +11,7 @@ use keyhaul_core::qemu::command_line::{
     CommandLine, Finding, Place, Severity, check, check_expiry,
 };
 use keyhaul_core::qemu::{KeySource, MasterKey, Owner, encrypt};
-use keyhaul_core::{Error, ErrorKind, Reference, Result, Secret, wiping_stack};
+use keyhaul_core::{Error, ErrorKind, Result, Secret, Wanted, wiping_stack};
 use nix::sys::signal::SigSet;
 
 use crate::failure::{self, Failure, Outcome};
@@ -88,7 +88,7 @@ pub fn run(global: &Global, arguments: Arguments, inherited: Inherited) -> Outco
 fn start(global: &Global, arguments: Arguments, inherited: Inherited) -> Outcome<u8> {
     arguments.refuse_nonsense()?;
     let line = CommandLine::parse(&arguments.words)?;
-    let references: Vec<Reference> = line
+    let references: Vec<Wanted> = line
         .references()
         .iter()
         .map(|object| object.reference.clone())
@@ -130,7 +130,7 @@ impl Arguments {
 /// Holds each value against the limits of the devices that use it.
 fn judge(line: &CommandLine, secrets: &[Arc<Secret>], strict: bool) -> Outcome {
     let mut errors: Vec<Error> = Vec::new();
-    let mut report = |finding: Finding, place: Option<&Place>, reference: Option<&Reference>| {
+    let mut report = |finding: Finding, place: Option<&Place>, reference: Option<&Wanted>| {
         let consumer = finding
             .consumer
             .map_or(String::new(), |by| format!("{} ", by.name()));
@@ -322,7 +322,7 @@ impl OpenChannel {
     }
 }
 
-fn dry_run(global: &Global, words: &[OsString], references: &[Reference]) -> Outcome<u8> {
+fn dry_run(global: &Global, words: &[OsString], references: &[Wanted]) -> Outcome<u8> {
     let line: Vec<String> = words
         .iter()
         .map(|word| output::shell_quoted(word).display().to_string())
@@ -335,7 +335,7 @@ fn dry_run(global: &Global, words: &[OsString], references: &[Reference]) -> Out
     let session = Session::open(global)?;
     let mut errors = Vec::new();
     for reference in references {
-        match session.resolver.policy().target(reference) {
+        match session.resolver.target(reference) {
             Ok(target) => output::words(format_args!(
                 "would fetch {} from store {}, path {}",
                 reference.short(),

@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use clap::Args;
-use keyhaul_core::{GetOptions, Reference};
+use keyhaul_core::{GetOptions, Wanted};
 use serde::Serialize;
 
-use super::{Output, reference};
+use super::{Output, wanted};
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::output::{self, Fields, Format};
@@ -16,8 +16,8 @@ use crate::times::shown;
 #[derive(Args, Debug)]
 pub struct Arguments {
     /// The secret, as web01/root-disk
-    #[arg(value_name = "REF", value_parser = reference)]
-    reference: Reference,
+    #[arg(value_name = "REF", value_parser = wanted)]
+    reference: Wanted,
 
     #[command(flatten)]
     output: Output,
@@ -25,8 +25,8 @@ pub struct Arguments {
 
 #[derive(Serialize)]
 struct Known {
-    reference: Reference,
-    uuid: String,
+    reference: Wanted,
+    uuid: Option<String>,
     store: String,
     path: String,
     version: Option<String>,
@@ -34,6 +34,15 @@ struct Known {
     expires: Option<String>,
     expired: bool,
     labels: BTreeMap<String, String>,
+    lease: Option<Lent>,
+}
+
+/// What the store says of a value that it made for this reader.
+#[derive(Serialize)]
+struct Lent {
+    id: String,
+    seconds: u64,
+    renewable: bool,
 }
 
 /// Says what is known of a secret besides its value.
@@ -42,9 +51,9 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     let reference = arguments.reference;
     let options = GetOptions::default().request(session.request());
     let metadata = session.wait(session.resolver.stat(&reference, options))?;
-    let target = session.resolver.policy().target(&reference)?;
+    let target = session.resolver.target(&reference)?;
     let known = Known {
-        uuid: reference.uuid().to_string(),
+        uuid: reference.reference().map(|r| r.uuid().to_string()),
         store: target.stores.first().cloned().unwrap_or_default(),
         path: target.path.to_string(),
         version: metadata.version.as_ref().map(ToString::to_string),
@@ -52,6 +61,11 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         expires: metadata.expires.map(shown),
         expired: metadata.is_expired(SystemTime::now()),
         labels: metadata.labels,
+        lease: metadata.lease.map(|lease| Lent {
+            id: lease.id,
+            seconds: lease.duration.as_secs(),
+            renewable: lease.renewable,
+        }),
         reference,
     };
     match arguments.output.format {
@@ -64,7 +78,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
 fn lines(known: &Known) -> Fields {
     let mut fields = Fields::default();
     fields.push("reference", known.reference.short());
-    fields.push("uuid", &known.uuid);
+    fields.push_some("uuid", known.uuid.as_ref());
     fields.push("store", &known.store);
     fields.push("path", &known.path);
     fields.push_some("version", known.version.as_ref());
@@ -74,6 +88,11 @@ fn lines(known: &Known) -> Fields {
         "expires",
         expiry.map(|at| format!("{at}{}", if known.expired { " (expired)" } else { "" })),
     );
+    if let Some(lease) = &known.lease {
+        let renewable = if lease.renewable { ", renewable" } else { "" };
+        let words = format_args!("{} for {} s{renewable}", lease.id, lease.seconds);
+        fields.push("lease", words);
+    }
     for (key, value) in &known.labels {
         fields.push("label", format_args!("{key}={value}"));
     }

@@ -5,13 +5,18 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use tokio::time::Instant as Clock;
 
+use super::layer::all_fail;
 use super::{Call, Layer};
-use crate::store::Request;
-use crate::{ErrorKind, Result};
+use crate::store::{GetOptions, Request};
+use crate::{Error, ErrorKind, Result, Secret, SecretPath};
 
 /// Answers in time, if only with `Timeout`: after a limit of its own, or at the caller's
 /// [`Request::deadline`] where that is sooner. The layers and servers below see the sooner one,
 /// and do not begin what cannot end in time.
+///
+/// Of a `get_many` that is asked for one by one, what has arrived at the deadline is given; a layer
+/// below, which knows what has, answers `Timeout` for the rest. It has [`GRACE`](Self::GRACE) to
+/// do so; only then everything is `Timeout`.
 ///
 /// Right: outside the retries, `Deadline::new(limit).over(Retry::new(3).over(store))`. Wrong:
 /// inside them, `Retry::new(3).over(Deadline::new(limit).over(store))`: each attempt gets the
@@ -22,6 +27,9 @@ pub struct Deadline {
 }
 
 impl Deadline {
+    /// How much later than the deadline the answers of a `get_many` can come.
+    pub const GRACE: Duration = Duration::from_millis(100);
+
     /// Answers within `limit`.
     pub const fn new(limit: Duration) -> Self {
         Self { limit }
@@ -48,14 +56,43 @@ impl Layer for Deadline {
         let Some(deadline) = self.of(call.request) else {
             return attempt().await;
         };
-        let late = |message| Err(call.error(ErrorKind::Timeout, message));
         let deadline = Clock::from_std(deadline);
         if deadline <= Clock::now() {
-            return late("the deadline had passed before the store was asked");
+            return Err(call.error(ErrorKind::Timeout, TOO_LATE));
         }
         match tokio::time::timeout_at(deadline, attempt()).await {
             Ok(answer) => answer,
-            Err(_) => late("the deadline passed before the store's answer came"),
+            Err(_) => Err(passed(&call)),
         }
     }
+
+    async fn around_many<'a>(
+        &'a self,
+        call: Call<'a>,
+        paths: &'a [SecretPath],
+        options: &'a GetOptions,
+    ) -> Vec<Result<Secret>> {
+        let answers = call.store.get_many(paths, options);
+        let Some(deadline) = self.of(call.request) else {
+            return answers.await;
+        };
+        if Clock::from_std(deadline) <= Clock::now() {
+            return all_fail(paths, &call.error(ErrorKind::Timeout, TOO_LATE));
+        }
+        let last = Clock::from_std(deadline) + Self::GRACE;
+        match tokio::time::timeout_at(last, answers).await {
+            Ok(answers) => answers,
+            Err(_) => all_fail(paths, &passed(&call)),
+        }
+    }
+}
+
+const TOO_LATE: &str = "the deadline had passed before the store was asked";
+
+/// The error of a request whose deadline passed while it was under way.
+pub(super) fn passed(call: &Call<'_>) -> Error {
+    call.error(
+        ErrorKind::Timeout,
+        "the deadline passed before the store's answer came",
+    )
 }

@@ -7,8 +7,11 @@
 //! |--------------|-----------|
 //! | [`Context`]  | closest to the backend, where the path is that of the very request that failed |
 //! | [`Timeout`]  | bounds one attempt, so that a retry gets its turn |
+//! | [`Breaker`]  | counts single attempts, those that timed out too; inside the throttle, so that what waits for its turn is refused as soon as the store is known to be down |
+//! | [`Throttle`] | outside the timeout, since waiting for a turn is not the store's fault; inside the retries, so that they are counted, and what waits to be tried again holds no turn |
 //! | [`Retry`]    | around single attempts |
-//! | [`Deadline`] | bounds all attempts and the waits between them together |
+//! | [`Cache`]    | outside the retries: one flight for a key, however often it is tried |
+//! | [`Deadline`] | bounds all attempts and all waits together, also for an answer that another caller fetches |
 //! | [`Audit`]    | outermost: one record for what the caller asked, however often it was tried |
 //!
 //! ```
@@ -26,31 +29,42 @@
 //! # assert_eq!(format!("{by_hand:?}"), format!("{the_same:?}"));
 //! ```
 //!
+//! Breaker, throttle and cache are there where the settings ask for them. By default, stores that
+//! their backend gives [limits](crate::StoreFactory::limits) get a throttle and a breaker, and none
+//! gets a cache.
+//!
 //! Layers need a tokio runtime with its clock enabled, start no task of their own, and cost a
 //! request that succeeds at once some small allocations.
 
 mod audit;
+mod breaker;
+mod cache;
 mod context;
 mod deadline;
 mod json_lines;
 mod layer;
 mod retry;
+mod throttle;
 mod timeout;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use audit::{Audit, AuditEvent, AuditRecord, AuditSink};
+pub use breaker::{Breaker, BreakerSettings};
+pub use cache::{Cache, CacheSettings};
 pub use context::Context;
 pub use deadline::Deadline;
 pub use json_lines::JsonLinesSink;
 pub use layer::{Call, Layer, Layered};
 pub use retry::Retry;
+pub use throttle::Throttle;
 pub use timeout::Timeout;
 
 use crate::SecretStore;
+use crate::registry::Limits;
 
-/// How long and how often, for [`standard`].
+/// How long, how often and how much, for [`standard`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LayerSettings {
@@ -60,6 +74,12 @@ pub struct LayerSettings {
     pub retries: u32,
     /// The limit of all attempts and waits together. 30 seconds by default.
     pub deadline: Duration,
+    /// How much the store is asked at once. Without limits by default.
+    pub limits: Option<Limits>,
+    /// When the store counts as down. Never by default.
+    pub breaker: Option<BreakerSettings>,
+    /// What is kept of the store's answers. Nothing by default.
+    pub cache: Option<CacheSettings>,
 }
 
 impl Default for LayerSettings {
@@ -68,6 +88,9 @@ impl Default for LayerSettings {
             timeout: Duration::from_secs(10),
             retries: 3,
             deadline: Duration::from_secs(30),
+            limits: None,
+            breaker: None,
+            cache: None,
         }
     }
 }
@@ -80,7 +103,19 @@ pub fn standard(
 ) -> Arc<dyn SecretStore> {
     let store = Context.over(store);
     let store = Timeout::new(settings.timeout).over(store);
+    let store = match settings.breaker {
+        Some(breaker) => Breaker::new(breaker).over(store),
+        None => store,
+    };
+    let store = match settings.limits {
+        Some(limits) => Throttle::new(limits).over(store),
+        None => store,
+    };
     let store = Retry::new(settings.retries).over(store);
+    let store = match settings.cache {
+        Some(cache) => Cache::over(cache, store),
+        None => store,
+    };
     let store = Deadline::new(settings.deadline).over(store);
     match sink {
         Some(sink) => Audit::new(sink).over(store),

@@ -20,6 +20,7 @@ use crate::{Error, Operation, Result, Secret, SecretPath};
 ///   `Create` or `Update`, under an idempotency id, which this layer adds, and only where the store
 ///   knows such ids ([`Capability::IDEMPOTENT`]). `Overwrite` is never repeated: it could undo what
 ///   somebody else wrote in between.
+/// - What [`Breaker`](super::Breaker) refused is not repeated: it would be refused again.
 /// - Of a `get_many`, only what failed for a passing reason is asked for again.
 ///
 /// Right: around single attempts and inside the whole's limit and its audit,
@@ -130,6 +131,7 @@ impl Layer for Retry {
 /// Whether the same request may succeed after a wait that is not too long.
 fn is_passing(error: &Error) -> bool {
     error.kind().is_transient()
+        && !error.is_refused()
         && error
             .retry_after()
             .is_none_or(|asked| asked <= Retry::LONGEST)

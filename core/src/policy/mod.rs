@@ -6,6 +6,7 @@ mod document;
 mod file;
 mod parse;
 mod pattern;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -14,12 +15,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::encoding::Encoding;
+use crate::layers::CacheSettings;
 use crate::reference::{Field, Version};
 use crate::registry::{Registry, StoreConfig};
 use crate::{Error, ErrorKind, Reference, Result, SecretPath};
 
 pub use file::{Location, locate};
 pub use pattern::Pattern;
+pub use store::BreakerChoice;
 
 /// What a program holds of its policy: every line checked, nothing opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub struct Policy {
     pub audit: Option<PathBuf>,
 }
 
-/// A store with the limits of its layers.
+/// A store with the settings of its layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreEntry {
@@ -47,6 +50,16 @@ pub struct StoreEntry {
     pub retries: Option<u32>,
     /// How long an operation may take with all its retries.
     pub deadline: Option<Duration>,
+    /// How many requests may be under way at the same time.
+    pub concurrency: Option<u32>,
+    /// How many requests may begin in a second.
+    pub rate: Option<u32>,
+    /// When the store counts as down.
+    pub breaker: BreakerChoice,
+    /// What is kept of its answers.
+    pub cache: Option<CacheSettings>,
+    /// Whether its secrets can be named without a route: [`Direct`](crate::Direct).
+    pub direct: bool,
 }
 
 /// A line of the policy: references that match → store, path in it, decoding.
@@ -81,9 +94,9 @@ pub struct Target {
     pub field: Option<Field>,
     /// How stored text stands for bytes.
     pub encoding: Encoding,
-    /// The pattern that matched.
-    pub pattern: Pattern,
-    /// The route that decided: `PATH:LINE`.
+    /// The pattern that matched; none where no route was asked.
+    pub pattern: Option<Pattern>,
+    /// The route that decided, or the store that was named: `PATH:LINE`.
     pub route: String,
 }
 
@@ -166,7 +179,7 @@ impl Policy {
             version: reference.version().cloned(),
             field: reference.field().or(route.field.as_ref()).cloned(),
             encoding: route.encoding,
-            pattern: route.pattern.clone(),
+            pattern: Some(route.pattern.clone()),
             route: route.place.clone(),
         })
     }

@@ -1,15 +1,15 @@
 //! From documents to a policy, with every error at once.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
 use super::document::{Document, Node};
-use super::{Pattern, Policy, Route, StoreEntry};
+use super::store::store;
+use super::{Pattern, Policy, Route};
 use crate::encoding::Encoding;
 use crate::reference::Field;
-use crate::registry::{Options, StoreConfig, unknown};
+use crate::registry::unknown;
 use crate::{Error, ErrorKind, Result};
 
 const TOP: &[&str] = &["version", "stores", "routes", "audit"];
@@ -181,55 +181,6 @@ impl Reader {
             }
         }
     }
-}
-
-fn store(document: Document<'_>, name: &str, place: &str, node: &Node<'_>) -> Result<StoreEntry> {
-    let table = document.table(&format!("store `{name}`"), node)?;
-    let url = table
-        .get("url")
-        .ok_or_else(|| document.refuse(node, format!("store `{name}` needs a `url`")))?;
-    let url_text = document.text("url", url)?;
-    let mut options = Options::default();
-    let mut layers = Options::default();
-    for (key, node) in table {
-        let key = key.get_ref().as_ref();
-        match key {
-            "url" => {}
-            "timeout" | "retries" | "deadline" => {
-                layers.0.insert(key.into(), document.option(key, node)?);
-            }
-            _ => {
-                options.0.insert(key.into(), document.option(key, node)?);
-            }
-        }
-    }
-    let retries = match table.get("retries") {
-        None => None,
-        Some(node) => match u32::try_from(document.integer("retries", node)?) {
-            Ok(number) if number <= 100 => Some(number),
-            _ => return Err(document.refuse(node, "`retries` is 0 to 100")),
-        },
-    };
-    let config = StoreConfig::new(name, url_text, options, place)
-        .map_err(|error| error.with_place(document.place(url.span().start)))?;
-    Ok(StoreEntry {
-        config,
-        timeout: limit(&layers, "timeout")?,
-        retries,
-        deadline: limit(&layers, "deadline")?,
-    })
-}
-
-fn limit(layers: &Options, name: &str) -> Result<Option<Duration>> {
-    let limit = layers.duration(name)?;
-    if limit.is_some_and(|limit| limit.is_zero()) {
-        let error = Error::new(
-            ErrorKind::InvalidConfig,
-            format!("`{name}` is longer than nothing"),
-        );
-        return Err(error.with_place(layers.place(name).unwrap_or_default()));
-    }
-    Ok(limit)
 }
 
 fn route(document: Document<'_>, node: &Node<'_>) -> Result<Route> {

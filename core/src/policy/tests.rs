@@ -1,10 +1,14 @@
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::layers::{BreakerSettings, LayerSettings};
+use crate::registry::{Limits, OptionSpec};
+use crate::{SecretStore, StoreFactory};
 
 const GOOD: &str = r#"
 version = 1
@@ -85,6 +89,84 @@ fn the_first_matching_route_decides() {
     );
 }
 
+/// A backend whose stores have limits, or none.
+#[derive(Debug)]
+struct Limited(Option<Limits>);
+
+impl StoreFactory for Limited {
+    fn schemes(&self) -> &[&'static str] {
+        &["limited"]
+    }
+    fn summary(&self) -> &'static str {
+        "a backend made by a test"
+    }
+    fn options(&self) -> &[OptionSpec] {
+        &[]
+    }
+    fn is_key_service(&self) -> bool {
+        false
+    }
+    fn limits(&self) -> Option<Limits> {
+        self.0
+    }
+    fn alias(&self) -> Option<&'static str> {
+        None
+    }
+    fn open(&self, _: &StoreConfig) -> Result<Arc<dyn SecretStore>> {
+        Ok(Arc::new(crate::MemoryStore::new("limited")))
+    }
+}
+
+#[test]
+fn layers_are_the_policys_and_else_the_backends() {
+    let layers = |lines: &str, limits| {
+        let text = format!("version = 1\n[stores.a]\nurl = \"limited://a\"\n{lines}\n");
+        let policy = Policy::parse("p.toml", &text).expect(lines);
+        policy.stores["a"].layers(&Limited(limits))
+    };
+    let own = Some(Limits::new(8, Some(100)));
+    let seconds = Duration::from_secs;
+
+    let silent = layers("", None);
+    assert_eq!(silent, LayerSettings::default());
+    let silent = layers("", own);
+    assert_eq!(silent.limits, own);
+    assert_eq!(silent.breaker, Some(BreakerSettings::new(5, seconds(5))));
+    assert_eq!(silent.cache, None);
+
+    let limits = |lines, limits| layers(lines, limits).limits;
+    assert_eq!(
+        limits("concurrency = 2", own),
+        Some(Limits::new(2, Some(100)))
+    );
+    assert_eq!(limits("rate = 7", own), Some(Limits::new(8, Some(7))));
+    assert_eq!(limits("concurrency = 2", None), Some(Limits::new(2, None)));
+    assert_eq!(limits("rate = 7", None), Some(Limits::new(16, Some(7))));
+
+    let breaker = |lines, limits| layers(lines, limits).breaker;
+    assert_eq!(breaker("breaker = false", own), None);
+    assert_eq!(
+        breaker("breaker = true", None),
+        Some(BreakerSettings::new(5, seconds(5)))
+    );
+    assert_eq!(
+        breaker("breaker = { failures = 2, pause = \"1m\" }", None),
+        Some(BreakerSettings::new(2, seconds(60)))
+    );
+
+    let cache = |lines| layers(lines, None).cache;
+    assert_eq!(cache("cache = false"), None);
+    assert_eq!(
+        cache("cache = \"30s\""),
+        Some(CacheSettings::new(seconds(30)))
+    );
+    assert_eq!(cache("cache = 30"), Some(CacheSettings::new(seconds(30))));
+    assert_eq!(
+        cache("cache = { ttl = \"1m\", entries = 9, bytes = 4096 }"),
+        Some(CacheSettings::new(seconds(60)).bounded(9, 4096))
+    );
+}
+
 #[test]
 fn every_error_names_its_place_and_what_is_known() {
     let all = errors(
@@ -134,6 +216,41 @@ fn each_malformed_policy_is_refused() {
             "longer than nothing at p.toml:4:11",
         ),
         (format!("{store}retries = -1"), "`retries` is 0 to 100"),
+        (
+            format!("{store}concurrency = 0"),
+            "`concurrency` is 1 to 1024",
+        ),
+        (
+            format!("{store}rate = \"5/s\""),
+            "`rate` takes a whole number",
+        ),
+        (format!("{store}direct = 1"), "`direct` takes true or false"),
+        (
+            format!("{store}breaker = 5"),
+            "`breaker` is true, false or {",
+        ),
+        (
+            format!("{store}breaker = {{ failures = 0 }}"),
+            "`failures` is 1 to 1000",
+        ),
+        (
+            format!("{store}breaker = {{ pause = 0 }}"),
+            "`pause` is longer than nothing",
+        ),
+        (
+            format!("{store}breaker = {{ retries = 1 }}"),
+            "unknown option `retries`; known are: failures, pause at p.toml:4:",
+        ),
+        (format!("{store}cache = true"), "`cache` is a duration"),
+        (format!("{store}cache = 0"), "`ttl` is longer than nothing"),
+        (
+            format!("{store}cache = {{ entries = 5 }}"),
+            "`cache` is a duration",
+        ),
+        (
+            format!("{store}cache = {{ ttl = 5, entries = 20000 }}"),
+            "`entries` is 1 to 10000",
+        ),
         (format!("{store}ratio = 1.5"), "neither a float nor a date"),
         (route(""), "either `store` or `stores`"),
         (

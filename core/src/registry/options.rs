@@ -181,7 +181,7 @@ impl Options {
     }
 
     /// Holds every key and kind against `specs`.
-    pub(super) fn check(&self, specs: &[OptionSpec]) -> Result<()> {
+    pub(crate) fn check(&self, specs: &[OptionSpec]) -> Result<()> {
         for (key, option) in &self.0 {
             let spec = specs.iter().find(|spec| spec.name == key).ok_or_else(|| {
                 unknown("option", key, specs.iter().map(|spec| spec.name)).with_place(&option.place)

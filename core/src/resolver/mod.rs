@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
-use crate::layers::{AuditSink, LayerSettings, standard};
-use crate::policy::{Policy, StoreEntry, Target};
+use crate::layers::{AuditSink, standard};
+use crate::policy::{Policy, Target};
 use crate::reference::{Field, Version};
 use crate::store::{DeleteOptions, GetOptions, Metadata, PutOptions, Request, Secret, SecretStore};
 use crate::{
-    Encoding, Error, ErrorKind, Recipe, Reference, Registry, Result, SecretBytes, SecretPath,
+    Encoding, Error, ErrorKind, Named, Recipe, Reference, Registry, Result, SecretBytes, SecretPath,
 };
 
 /// How many groups of references are asked for at the same time. Each group is one request to its
@@ -58,6 +58,15 @@ impl Resolver {
         &self.policy
     }
 
+    /// Where a reference, or a place in a store, leads.
+    ///
+    /// # Errors
+    /// As [`Policy::target`]; `PermissionDenied` where the policy does not allow that a store's
+    /// secrets are named by their place.
+    pub fn target(&self, wanted: &impl Named) -> Result<Target> {
+        wanted.target(&self.policy, &self.registry)
+    }
+
     /// The store of a name, with its layers; opened once.
     ///
     /// # Errors
@@ -72,24 +81,24 @@ impl Resolver {
             crate::registry::unknown("store", name, known)
         })?;
         let bare = self.registry.open(&entry.config)?;
-        let store = standard(bare, &settings(entry), self.audit.clone());
+        let settings = entry.layers(self.registry.factory(&entry.config)?);
+        let store = standard(bare, &settings, self.audit.clone());
         open.insert(name.to_owned(), store.clone());
         Ok(store)
     }
 
     /// The values of `references`, in order, each with its own outcome. Each is fetched once,
     /// however often it is named, and those of one store in one request.
-    pub async fn resolve(
+    pub async fn resolve<N: Named>(
         &self,
-        references: &[Reference],
+        references: &[N],
         request: &Request,
     ) -> Vec<Result<Arc<Secret>>> {
         let mut groups: Vec<Group> = Vec::new();
         let mut places = Vec::with_capacity(references.len());
         for reference in references {
             places.push(
-                self.policy
-                    .target(reference)
+                self.target(reference)
                     .map(|target| place(&mut groups, target)),
             );
         }
@@ -101,7 +110,7 @@ impl Resolver {
             .buffer_unordered(CONCURRENT_GROUPS)
             .collect()
             .await;
-        let answer = |(reference, place): (&Reference, Result<(usize, usize)>)| {
+        let answer = |(reference, place): (&N, Result<(usize, usize)>)| {
             let (group, item) = place?;
             let target = &groups[group].targets[item];
             match fetched.get(&group).and_then(|answers| answers.get(item)) {
@@ -120,8 +129,8 @@ impl Resolver {
     ///
     /// # Errors
     /// As [`SecretStore::get`], with reference and route.
-    pub async fn get(&self, reference: &Reference, options: GetOptions) -> Result<Secret> {
-        let target = self.policy.target(reference)?;
+    pub async fn get(&self, reference: &impl Named, options: GetOptions) -> Result<Secret> {
+        let target = self.target(reference)?;
         let options = options
             .version(target.version.clone())
             .field(target.field.clone());
@@ -147,8 +156,8 @@ impl Resolver {
     ///
     /// # Errors
     /// As [`SecretStore::stat`], with reference and route.
-    pub async fn stat(&self, reference: &Reference, options: GetOptions) -> Result<Metadata> {
-        let target = self.policy.target(reference)?;
+    pub async fn stat(&self, reference: &impl Named, options: GetOptions) -> Result<Metadata> {
+        let target = self.target(reference)?;
         let options = options
             .version(target.version.clone())
             .field(target.field.clone());
@@ -289,7 +298,7 @@ impl Resolver {
         self.policy.target(reference)
     }
 
-    fn locate(&self, error: Error, reference: &Reference, target: &Target) -> Error {
+    fn locate(&self, error: Error, reference: &impl Named, target: &Target) -> Error {
         let not_found = error.kind() == ErrorKind::NotFound;
         let error = error
             .with_route(&target.route)
@@ -352,18 +361,4 @@ fn note_move(store: &str, next: Option<&String>, error: &Error) {
         let kind = error.kind().name();
         tracing::warn!(store, kind, next, "did not answer: {}", error.message());
     }
-}
-
-fn settings(entry: &StoreEntry) -> LayerSettings {
-    let mut settings = LayerSettings::default();
-    if let Some(timeout) = entry.timeout {
-        settings.timeout = timeout;
-    }
-    if let Some(retries) = entry.retries {
-        settings.retries = retries;
-    }
-    if let Some(deadline) = entry.deadline {
-        settings.deadline = deadline;
-    }
-    settings
 }

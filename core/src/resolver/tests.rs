@@ -1,6 +1,6 @@
 use super::*;
 use crate::registry::{Limits, OptionSpec, StoreConfig, StoreFactory};
-use crate::{MemoryStore, SecretStoreExt as _};
+use crate::{MemoryStore, SecretStoreExt as _, Wanted};
 
 /// Hands out memory stores made beforehand, by the host part of their URL.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl StoreFactory for Prepared {
     }
 
     fn alias(&self) -> Option<&'static str> {
-        None
+        Some("prep")
     }
     fn open(&self, config: &StoreConfig) -> Result<Arc<dyn SecretStore>> {
         Ok(self.0[config.url.host_str().unwrap_or_default()].clone())
@@ -217,4 +217,112 @@ async fn listing_gives_references_that_lead_back() {
         a.list_all(&SecretPath::root()).await.expect("listed").len(),
         4
     );
+}
+
+const DIRECT: &str = r#"
+version = 1
+[stores.a]
+url = "prepared://a/secret"
+direct = true
+[stores.b]
+url = "prepared://b/team/secret"
+[stores.c]
+url = "prepared://c/both"
+direct = true
+[stores.d]
+url = "prepared://d/both/ways"
+direct = true
+[[routes]]
+match = "**"
+store = "b"
+"#;
+
+fn direct() -> (Arc<MemoryStore>, Resolver) {
+    let stores: Vec<_> = ["a", "b", "c", "d"]
+        .map(|name| (name, Arc::new(MemoryStore::new(name))))
+        .into_iter()
+        .collect();
+    let a = stores[0].1.clone();
+    let stores = stores
+        .into_iter()
+        .map(|(name, store)| (name.to_owned(), store as Arc<dyn SecretStore>));
+    let registry = Registry::new().with(Prepared(stores.collect()));
+    let policy = Policy::parse("policy", DIRECT).expect("valid");
+    (a, Resolver::new(policy, registry, None).expect("known"))
+}
+
+fn wanted(text: &str) -> Wanted {
+    Wanted::parse(text).expect(text)
+}
+
+#[tokio::test]
+async fn a_place_is_read_where_the_policy_allows_it() {
+    let (a, resolver) = direct();
+    let path = SecretPath::new("web01/root disk").expect("path");
+    let value = SecretBytes::copy_from(b"one");
+    a.put(&path, &value, &PutOptions::default())
+        .await
+        .expect("put");
+    let asked = [
+        "prep:secret/web01/root disk",
+        "ref+prep://secret/web01/root%20disk",
+        "prep:secret/web01/gone",
+        "web01/gone",
+    ]
+    .map(wanted);
+    let answers = resolver.resolve(&asked, &Request::default()).await;
+    for answer in &answers[..2] {
+        assert_eq!(answer.as_ref().expect("there").value.expose(), b"one");
+    }
+    let gone = |index: usize| answers[index].as_ref().expect_err("gone");
+    assert_eq!(gone(2).context().store.as_deref(), Some("a"));
+    assert_eq!(gone(2).context().path.as_deref(), Some("web01/gone"));
+    assert_eq!(gone(3).context().store.as_deref(), Some("b"));
+    let target = resolver.target(&wanted("prep:secret/x?version=3#f"));
+    let target = target.expect("allowed");
+    assert_eq!(target.stores, ["a"]);
+    assert_eq!(target.version.expect("pinned").as_str(), "3");
+    assert_eq!(target.field.expect("named").as_str(), "f");
+    assert_eq!(target.route, "policy:3:9");
+}
+
+#[test]
+fn a_place_that_is_not_allowed_says_what_would_allow_it() {
+    let (_, resolver) = direct();
+    let refused = |text: &str| resolver.target(&wanted(text)).expect_err(text);
+
+    let error = refused("prep:team/secret/x");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    let advice = error.advice().expect("what would");
+    assert!(
+        advice.contains("`direct = true` in [stores.b], at policy:6:9"),
+        "{advice}"
+    );
+
+    let error = refused("vault:secret/x");
+    assert_eq!(error.kind(), ErrorKind::InvalidReference);
+    assert!(
+        error
+            .message()
+            .contains("unknown alias `vault`; known are: prep"),
+        "{error}"
+    );
+
+    // By whole segments, and something must be left of it.
+    for text in ["prep:secretive/x", "prep:secret", "prep:elsewhere/x"] {
+        let error = refused(text);
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{text}");
+        assert!(
+            error.message().contains("no prep store of policy"),
+            "{error}"
+        );
+    }
+
+    let error = refused("prep:both/ways/x");
+    assert_eq!(error.kind(), ErrorKind::InvalidReference);
+    assert!(
+        error.message().contains("any of the stores c, d"),
+        "{error}"
+    );
+    assert!(resolver.target(&wanted("prep:both/x")).is_ok());
 }

@@ -8,11 +8,12 @@ use keyhaul_core::SecretBytes;
 use keyhaul_core::qemu::object::{Dialect, SecretObject};
 use keyhaul_core::qemu::{MasterKey, encrypt};
 
+use crate::ground::Ground;
 use crate::measure::{Row, median};
 
 const LARGE: usize = 64 * 1024;
 
-pub fn rows() -> Vec<Row> {
+pub fn rows(_: &Ground) -> Vec<Row> {
     let master = MasterKey::generate().expect("the system has randomness");
     vec![object(&master), large(&master)]
 }

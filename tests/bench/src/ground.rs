@@ -1,5 +1,7 @@
 //! What the measurements stand on: the programs, an encrypted store, and secrets in it.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -11,6 +13,7 @@ pub const MANY: usize = 100;
 pub struct Ground {
     keyhaul: PathBuf,
     pub bare: PathBuf,
+    pub minimal: PathBuf,
     pub folder: TempDir,
 }
 
@@ -32,6 +35,7 @@ impl Ground {
         let ground = Self {
             keyhaul: built("keyhaul")?,
             bare: built("keyhaul-bench-bare")?,
+            minimal: built("keyhaul-bench-minimal")?,
             folder,
         };
         for number in 0..MANY {
@@ -59,9 +63,21 @@ impl Ground {
         command
     }
 
+    /// A policy in a file that nobody else can write to.
+    pub fn policy(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("its mode");
+        path
+    }
+
     /// `keyhaul run` of the bare program with `count` secrets.
     pub fn run(&self, options: &[&str], count: usize) -> Command {
-        let mut command = self.keyhaul();
+        self.run_by(self.keyhaul(), options, count)
+    }
+
+    /// The same with a keyhaul that has a policy of its own.
+    pub fn run_by(&self, mut command: Command, options: &[&str], count: usize) -> Command {
         command.arg("run").args(options).arg("--").arg(&self.bare);
         for number in 0..count {
             command.args([
@@ -77,7 +93,7 @@ impl Ground {
     pub fn systemd_creds(&self) -> Option<Command> {
         let clear = self.folder.path().join("clear");
         let sealed: &Path = &self.folder.path().join("sealed");
-        std::fs::write(&clear, "x".repeat(32)).ok()?;
+        fs::write(&clear, "x".repeat(32)).ok()?;
         let made = Command::new("systemd-creds")
             .args(["encrypt", "--with-key=host", "--name=disk"])
             .args([&clear, sealed])

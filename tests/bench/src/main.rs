@@ -7,7 +7,9 @@
 mod cipher;
 mod cold;
 mod ground;
+mod keyring;
 mod measure;
+mod vault;
 
 use measure::Row;
 
@@ -23,7 +25,8 @@ fn main() {
         "medians of whole processes, run in turn; lower is better unless the target says `at least`\n"
     );
     Row::heading();
-    for row in cold::rows(&ground).into_iter().chain(cipher::rows()) {
+    let groups = [cold::rows, cipher::rows, vault::rows, keyring::rows];
+    for row in groups.into_iter().flat_map(|rows| rows(&ground)) {
         row.print();
     }
 }

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use keyhaul_conformance::{Handles, run};
 use keyhaul_core::layers::{
-    self, Audit, Context, Deadline, JsonLinesSink, Layer, LayerSettings, Retry, Timeout,
+    self, Audit, Breaker, BreakerSettings, Cache, CacheSettings, Context, Deadline, JsonLinesSink,
+    Layer, LayerSettings, Retry, Throttle, Timeout,
 };
-use keyhaul_core::{Capability, MemoryStore, SecretStore};
+use keyhaul_core::registry::Limits;
+use keyhaul_core::{Capability, Field, MemoryStore, SecretStore};
 
 fn memory() -> Arc<dyn SecretStore> {
-    Arc::new(MemoryStore::new("layered"))
+    let main = Field::new("value").expect("plain letters");
+    Arc::new(MemoryStore::new("layered").with_fields(main))
 }
 
 async fn keeps_the_contract(store: Arc<dyn SecretStore>) {
@@ -46,10 +49,41 @@ async fn audit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn throttle() {
+    for limits in [Limits::new(1, None), Limits::new(8, Some(1_000_000))] {
+        keeps_the_contract(Throttle::new(limits).over(memory())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn breaker() {
+    keeps_the_contract(Breaker::new(BreakerSettings::default()).over(memory())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cache() {
+    let ttl = Duration::from_secs(300);
+    for settings in [
+        CacheSettings::new(ttl),
+        CacheSettings::new(ttl).bounded(2, 100),
+    ] {
+        keeps_the_contract(Cache::over(settings, memory())).await;
+    }
+}
+
+fn everything() -> LayerSettings {
+    let mut settings = LayerSettings::default();
+    settings.limits = Some(Limits::new(8, Some(1_000_000)));
+    settings.breaker = Some(BreakerSettings::default());
+    settings.cache = Some(CacheSettings::new(Duration::from_secs(300)));
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_of_them() {
     let folder = tempfile::tempdir().expect("folder");
     let sink = JsonLinesSink::open(folder.path().join("audit")).expect("opened");
-    let settings = LayerSettings::default();
+    let settings = everything();
     keeps_the_contract(layers::standard(memory(), &settings, Some(Arc::new(sink)))).await;
 }
 
@@ -62,7 +96,7 @@ async fn all_of_them_around_a_store_that_can_do_little() {
         Capability::READ | Capability::WRITE | Capability::LIST,
     ] {
         let store = Arc::new(MemoryStore::new("little").with_capabilities(can));
-        let store = layers::standard(store, &LayerSettings::default(), None);
+        let store = layers::standard(store, &everything(), None);
         assert!(run(async || Handles::same(store.clone())).await >= 10);
     }
 }

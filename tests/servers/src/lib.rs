@@ -27,7 +27,7 @@ pub use backend::{Backend, Medium, Place};
 pub use certificates::{Authority, Issued};
 pub use curl::Reply;
 pub use daemon::Daemon;
-pub use openbao::{Certificate, Cluster, OpenBao, Setup};
+pub use openbao::{Certificate, Cluster, OpenBao, Setup, program as bao};
 pub use proxy::{Mode, Proxy};
 pub use secret_service::{SecretService, SessionBus};
 pub use wait::{eventually, free_port};

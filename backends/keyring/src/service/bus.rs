@@ -13,8 +13,9 @@ use zbus::connection::Builder;
 use super::error::{self, Failure};
 
 /// How long one request to the bus or the service may take. The bus starts a service that is asked
-/// for, which takes its time.
-pub(super) const CALL: Duration = Duration::from_secs(10);
+/// for, which takes its time; and below the ten seconds of the layers,
+/// so that it is this store that says what to do.
+pub(super) const CALL: Duration = Duration::from_secs(8);
 
 /// A connection, made when it is first needed and kept, with a session to carry values.
 ///

@@ -44,7 +44,7 @@ const CAN: Capability = Capability::READ
 const MAX_VALUE: usize = 64 * 1024;
 
 /// How long a whole operation may take, whatever the layers say: some requests, or a person.
-const OPERATION: Duration = Duration::from_secs(30);
+const OPERATION: Duration = Duration::from_secs(9);
 const PERSON: Duration = Duration::from_secs(120);
 
 /// How many requests are under way at once.

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,10 +96,16 @@ pub fn in_session_by(test: &str, before: &[&str]) -> bool {
         return true;
     }
     let this = std::env::current_exe().expect("the test's own path");
+    run_inside(&this, test, before);
+    false
+}
+
+/// Runs one test of `program`, this very one or a copy, behind the program before it.
+pub fn run_inside(program: &Path, test: &str, before: &[&str]) {
     let mut command = Command::new(before[0]);
     command
         .args(&before[1..])
-        .arg(this)
+        .arg(program)
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE, "1");
     let done = run(command, b"");
@@ -107,5 +114,4 @@ pub fn in_session_by(test: &str, before: &[&str]) -> bool {
     assert!(done.status.success(), "{said}");
     // A name that no test has runs none, and succeeds.
     assert!(said.contains("1 passed"), "{said}");
-    false
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use keyhaul_core::{Error, ErrorKind, Result, SecretBytes};
 use serde::Deserialize;
 use url::Url;
-use vaultrs::api::EndpointResult;
 
 use crate::error;
 
@@ -66,14 +65,6 @@ impl Answer {
     /// `Unavailable` where it is none: who answered may not be a Vault. Nothing of it is repeated.
     pub(crate) fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
         serde_json::from_slice(self.body.expose()).map_err(|_| self.garbage())
-    }
-
-    /// The `data` of an answer to one of vaultrs' endpoints, in its usual wrapping.
-    ///
-    /// # Errors
-    /// As [`json`](Self::json).
-    pub(crate) fn wrapped<T: serde::de::DeserializeOwned>(&self) -> Result<EndpointResult<T>> {
-        self.json()
     }
 
     /// The error for a body that is not what it must be. It does not hold the parser's words, which

@@ -14,7 +14,7 @@ use url::Url;
 use super::Address;
 
 /// One request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Call<'a> {
     pub(crate) method: Method,
     /// The path below `/v1/`, as it is: it is encoded here.
@@ -75,21 +75,22 @@ impl<'a> Call<'a> {
         Self::new(Method::GET, path).query("list", "true")
     }
 
-    /// The request of an endpoint.
+    /// The request that one of vaultrs' endpoint types describes. For those whose fields are no
+    /// secrets: they are plain strings.
     ///
     /// # Errors
     /// `Internal` where the endpoint cannot be put into a request.
-    pub(crate) fn endpoint<E: Endpoint>(endpoint: &E, manner: Manner<'a>) -> Result<Self> {
+    pub(crate) fn endpoint<E: Endpoint>(endpoint: &E) -> Result<Self> {
         // The library's errors can hold what could not be written.
         let failed = || Error::new(ErrorKind::Internal, "a request could not be written");
-        let mut call = Self::new(endpoint.method().into(), endpoint.path());
+        let path = endpoint.path();
+        let mut call = Self::new(endpoint.method().into(), path.trim_start_matches('/'));
         call.query = endpoint.query().map_err(|_| failed())?;
         call.body = endpoint.body().map_err(|_| failed())?.map(|mut body| {
             let kept = SecretBytes::copy_from(&body);
             wipe(&mut body);
             owned(kept)
         });
-        call.manner = manner;
         Ok(call)
     }
 

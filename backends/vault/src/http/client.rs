@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use keyhaul_core::{Error, ErrorKind, Result, SecretBytes, SecretWriter, wipe};
 use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
+use rustls::ClientConfig;
 use tokio::sync::Mutex;
 use url::Url;
 
 use super::resolve::Resolver;
-use super::{Address, Answer, Call, MAX_ANSWER, Settings, tls};
+use super::{Address, Answer, Call, MAX_ANSWER, Settings, diagnose, tls};
 use crate::error;
 
 /// A pool of connections to one address.
@@ -20,11 +21,21 @@ pub(super) struct Client {
     /// The name that stands for the host in urls, where another is to be asked for.
     server_name: Option<String>,
     client: reqwest::Client,
+    /// Whether a proxy stands between.
+    proxied: bool,
+    /// How TLS is spoken, where it is and no proxy stands between.
+    tls: Option<Arc<ClientConfig>>,
     /// Whether a connection stands. Until then one request goes ahead of the others, or each of a
     /// hundred would make a connection of its own although one serves them all.
     warm: AtomicBool,
     first: Mutex<()>,
+    /// Whether a request was given up on: the connection may be dead without anybody having said so,
+    /// and would take every request after it into the dark.
+    stale: AtomicBool,
 }
+
+/// How long a request is under way before giving up on it says anything about the connection.
+const SUSPICIOUS: Duration = Duration::from_millis(500);
 
 impl Client {
     /// Reads certificates, where they are needed, off the runtime's threads.
@@ -44,18 +55,19 @@ impl Client {
                 "address the server by the name in its certificate, or set proxy = \"none\"",
             ));
         }
+        let tls = tls::config(&settings.tls, address.is_tls()).await?;
+        let proxied = settings.proxies.apply_to(address);
+        let kept = (address.is_tls() && !proxied).then(|| Arc::new(tls.clone()));
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("keyhaul/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
             .referer(false)
-            .tls_backend_preconfigured(tls::config(&settings.tls, address.is_tls()).await?)
+            .tls_backend_preconfigured(tls)
             .dns_resolver(Arc::new(Resolver::new(
                 server_name.clone(),
                 address.host().map(str::to_owned),
             )))
-            .connect_timeout(settings.timeout)
-            .http2_adaptive_window(false);
+            .connect_timeout(settings.timeout);
         builder = settings.proxies.set_up(builder, address)?;
         if let Address::Unix(path) = address {
             builder = builder.unix_socket(path.as_path());
@@ -68,12 +80,20 @@ impl Client {
             address: address.clone(),
             server_name,
             client,
+            proxied,
+            tls: kept,
             first: Mutex::new(()),
+            stale: AtomicBool::new(false),
         })
     }
 
     pub(super) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Whether another should be made in its place.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Acquire)
     }
 
     /// Sends a request, and reads its answer whole.
@@ -90,10 +110,15 @@ impl Client {
         if let Some(body) = call.content() {
             request = request.body(body);
         }
-        let response = self
-            .first_alone(request.send())
-            .await
-            .map_err(|error| error::transport(error, &self.address))?;
+        let cold = !self.warm.load(Ordering::Acquire);
+        let flight = Flight::of(&self.stale);
+        let response = match self.first_alone(request.send()).await {
+            Ok(response) => response,
+            Err(error) => {
+                flight.land();
+                return Err(self.explained(error, cold).await);
+            }
+        };
         let mut answer = Answer {
             status: response.status().as_u16(),
             retry_after: retry_after(response.headers()),
@@ -103,7 +128,9 @@ impl Client {
             location: header(response.headers(), &LOCATION),
             from: url,
         };
-        answer.body = self.read(response).await?;
+        let body = self.read(response).await;
+        flight.land();
+        answer.body = body?;
         Ok(answer)
     }
 
@@ -126,10 +153,31 @@ impl Client {
         outcome
     }
 
+    /// The error for a request that got no answer; over a connection that never gave one, with what
+    /// the server said in TLS.
+    async fn explained(&self, error: reqwest::Error, cold: bool) -> Error {
+        let connected = !error.is_connect() && !error.is_timeout();
+        let error = error::transport(error, &self.address, self.proxied);
+        let (Some(config), Address::Tcp(url)) = (&self.tls, &self.address) else {
+            return error;
+        };
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+            return error;
+        };
+        if !cold || !connected || error.kind() != ErrorKind::Unavailable {
+            return error;
+        }
+        let name = self.server_name.as_deref().unwrap_or(host).to_owned();
+        match diagnose::alert(Arc::clone(config), host.to_owned(), port, name).await {
+            Some(alert) => error::tls(&alert, &self.address).with_source(error),
+            None => error,
+        }
+    }
+
     /// Reads a body into locked memory. Pieces are wiped where nobody else holds them; where the
     /// library shares its buffer between pieces, wiping is left to the program's allocator.
     async fn read(&self, mut response: reqwest::Response) -> Result<SecretBytes> {
-        let failed = |error| error::transport(error, &self.address);
+        let failed = |error| error::transport(error, &self.address, self.proxied);
         let announced = response.content_length().unwrap_or(0);
         if announced > MAX_ANSWER as u64 {
             return Err(too_large(&self.address));
@@ -155,6 +203,35 @@ impl Client {
             })?;
         }
         Ok(url)
+    }
+}
+
+/// A request under way, which tells when it is dropped halfway: by a time limit, ours or a layer's.
+struct Flight<'a> {
+    stale: &'a AtomicBool,
+    since: Instant,
+    landed: bool,
+}
+
+impl<'a> Flight<'a> {
+    fn of(stale: &'a AtomicBool) -> Self {
+        Self {
+            stale,
+            since: Instant::now(),
+            landed: false,
+        }
+    }
+
+    fn land(mut self) {
+        self.landed = true;
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        if !self.landed && self.since.elapsed() > SUSPICIOUS {
+            self.stale.store(true, Ordering::Release);
+        }
     }
 }
 

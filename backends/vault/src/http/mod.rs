@@ -7,36 +7,36 @@ mod address;
 mod answer;
 mod call;
 mod client;
+mod diagnose;
 mod proxy;
 mod redirect;
 mod resolve;
 mod settings;
 mod tls;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use keyhaul_core::{Error, ErrorKind, Result, SecretBytes};
-use reqwest::Method;
-use rustify::endpoint::Endpoint;
+use keyhaul_core::{Error, ErrorKind, Result};
 use tokio::sync::Mutex;
-use url::Url;
+use vaultrs::api::sys::requests::ReadHealthRequest;
 
 pub(crate) use address::Address;
 pub(crate) use answer::Answer;
 pub(crate) use call::{Call, Manner};
 pub(crate) use settings::{OPTIONS, Settings};
 
-use crate::error;
 use client::Client;
 use redirect::Hop;
 
 /// The longest answer that is read: a list can have hundreds of thousands of names.
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
 /// How long an answer to the question whether a server is sealed may take.
-const SEAL_STATUS: Duration = Duration::from_secs(2);
+const HEALTH: Duration = Duration::from_secs(2);
 
 /// The wire of one store.
 pub(crate) struct Http {
@@ -71,19 +71,6 @@ impl Http {
         } else {
             Err(answer.refusal())
         }
-    }
-
-    /// Runs one of vaultrs' endpoints, which say path, method, query and body of a request, over
-    /// this wire. The answer is read with [`Answer::wrapped`] or [`Answer::json`].
-    ///
-    /// # Errors
-    /// As [`ask`](Self::ask).
-    pub(crate) async fn endpoint<E: Endpoint>(
-        &self,
-        endpoint: &E,
-        manner: Manner<'_>,
-    ) -> Result<Answer> {
-        self.ask(Call::endpoint(endpoint, manner)?).await
     }
 
     /// Sends a request. Any status is an answer.
@@ -150,7 +137,7 @@ impl Http {
         let mut url = call.url(&self.settings.address)?;
         for _ in 0..redirect::MOST {
             let answer = client.send(&self.settings, call, url.clone()).await?;
-            match redirect::next(&self.settings, &url, &answer)? {
+            match redirect::next(&self.settings, client.address(), &url, &answer)? {
                 None => return Ok(answer),
                 Some(Hop { address, to }) => {
                     client = self.client(&address).await?;
@@ -161,9 +148,11 @@ impl Http {
         Err(redirect::too_many(&self.settings.address))
     }
 
-    /// The client for an address, made when it is first needed.
+    /// The client for an address, made when it is first needed, and anew when a request was given
+    /// up on: certificates are read again then.
     async fn client(&self, address: &Address) -> Result<Arc<Client>> {
         let mut clients = self.clients.lock().await;
+        clients.retain(|client| !client.is_stale());
         if let Some(client) = clients.iter().find(|client| client.address() == address) {
             return Ok(Arc::clone(client));
         }
@@ -172,21 +161,22 @@ impl Http {
         Ok(client)
     }
 
-    /// A 503 says in words only whether the server is sealed; its seal status says it in a field.
+    /// A 503 says in words only whether the server is sealed; its health says it in a field.
     async fn completed(&self, mut answer: Answer, call: &Call<'_>) -> Result<Answer> {
-        if answer.status == 503 && !call.path.starts_with("sys/") {
-            let ask = Call::new(Method::GET, "sys/seal-status").global();
-            let asked = tokio::time::timeout(SEAL_STATUS, self.follow(&ask)).await;
-            if let Ok(Ok(status)) = asked {
-                answer.sealed = status.json::<SealStatus>().ok().map(|status| status.sealed);
+        let health = Call::endpoint(&ReadHealthRequest::default())?.global();
+        if answer.status == 503 && call.path != health.path {
+            let asked = tokio::time::timeout(HEALTH, self.follow(&health)).await;
+            if let Ok(Ok(health)) = asked {
+                answer.sealed = health.json::<Health>().ok().map(|health| health.sealed);
             }
         }
         Ok(answer)
     }
 }
 
+/// Of an answer of `sys/health`, which has more fields in Vault than in OpenBao.
 #[derive(serde::Deserialize)]
-struct SealStatus {
+struct Health {
     sealed: bool,
 }
 

@@ -19,43 +19,44 @@ pub(super) struct Hop {
     pub(super) to: Url,
 }
 
-/// Where `answer` sends us, if it does.
+/// Where `answer`, which `current` gave when asked for `asked`, sends us, if it does.
 ///
 /// # Errors
 /// `Unavailable` for an address that nobody trusts, or none at all.
-pub(super) fn next(settings: &Settings, asked: &Url, answer: &Answer) -> Result<Option<Hop>> {
+pub(super) fn next(
+    settings: &Settings,
+    current: &Address,
+    asked: &Url,
+    answer: &Answer,
+) -> Result<Option<Hop>> {
     if !matches!(answer.status, 301 | 302 | 307 | 308) {
         return Ok(None);
     }
     let location = answer.location.as_deref().unwrap_or_default();
     let to = asked.join(location).ok().filter(|_| !location.is_empty());
-    let Some(to) = to else {
+    let Some(to) = to.filter(|to| to.username().is_empty() && to.password().is_none()) else {
         return Err(Error::new(
             ErrorKind::Unavailable,
-            format!("{} redirects to no address", settings.address),
+            format!("{current} redirects to no address"),
         ));
     };
-    // A socket's own address is the one that its urls are written with.
-    let own = &settings.address;
-    let stays = own.holds(&to)
-        || matches!(own, Address::Unix(_))
-            && !location.contains("://")
-            && location.starts_with('/');
-    let trusted = settings.trusted.iter().find(|trusted| trusted.holds(&to));
-    match (stays, trusted) {
-        (true, _) => Ok(Some(Hop {
-            address: own.clone(),
-            to,
-        })),
-        (false, Some(address)) => Ok(Some(Hop {
+    let address = if to.origin() == asked.origin() {
+        // A socket's urls all have the same host: it stays the socket.
+        Some(current)
+    } else {
+        let known = std::iter::once(&settings.address).chain(&settings.trusted);
+        known.into_iter().find(|known| known.holds(&to))
+    };
+    match address {
+        Some(address) => Ok(Some(Hop {
             address: address.clone(),
             to,
         })),
-        (false, None) => {
+        None => {
             let server = printable(&to.origin().ascii_serialization());
             Err(Error::new(
                 ErrorKind::Unavailable,
-                format!("{own} redirects to {server}, which the policy does not trust"),
+                format!("{current} redirects to {server}, which the policy does not trust"),
             )
             .with_advice(format!(
                 "if that is the cluster's own, add it to the store: trusted-addresses = [\"{server}\"]"

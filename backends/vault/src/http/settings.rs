@@ -199,13 +199,16 @@ impl From<'_> {
         let own = ["ca-cert", "ca-cert-bytes", "ca-path"];
         let own = own.iter().any(|name| self.options.has(name));
         let authority = |option: &str, short: &str| {
-            let policy = self.options.text(option).map(str::to_owned);
             if own {
-                return Ok(policy);
+                return Ok(self.options.text(option).map(str::to_owned));
             }
             let variable = self.environment.vault(short)?;
             Ok::<_, Error>(variable.map(|variable| variable.text))
         };
+        let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
+        for name in ["ca-cert", "ca-path", "client-cert", "client-key"] {
+            self.check_path(name)?;
+        }
         let client = match (
             self.text("client-cert", "CLIENT_CERT")?,
             self.text("client-key", "CLIENT_KEY")?,
@@ -228,13 +231,25 @@ impl From<'_> {
             },
         };
         Ok(Tls {
-            ca_cert: authority("ca-cert", "CACERT")?.map(PathBuf::from),
-            ca_bytes: authority("ca-cert-bytes", "CACERT_BYTES")?,
-            ca_path: authority("ca-path", "CAPATH")?.map(PathBuf::from),
+            ca_cert: filled(authority("ca-cert", "CACERT")?).map(PathBuf::from),
+            ca_bytes: filled(authority("ca-cert-bytes", "CACERT_BYTES")?),
+            ca_path: filled(authority("ca-path", "CAPATH")?).map(PathBuf::from),
             client,
             server_name: self.text("tls-server-name", "TLS_SERVER_NAME")?,
             verify: !skip,
         })
+    }
+
+    /// A policy's paths do not depend on where the program was started.
+    fn check_path(&self, option: &str) -> Result<()> {
+        match self.options.text(option) {
+            Some(path) if !path.is_empty() && !path.starts_with('/') => {
+                let message = format!("`{option}` is an absolute path");
+                let error = Error::new(ErrorKind::InvalidConfig, message);
+                Err(placed(self.options, option, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn timeout(&self) -> Result<Duration> {

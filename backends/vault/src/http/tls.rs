@@ -111,16 +111,13 @@ impl Files {
     /// The authorities: the store's own, and the system's only where it has none.
     fn roots(&self) -> Result<RootCertStore> {
         let mut roots = RootCertStore::empty();
-        // As Vault's client has it: the text wins over the file, and the file over the folder.
-        if let Some(text) = &self.ca_bytes {
-            add(
-                &mut roots,
-                text.as_bytes(),
-                "`ca-cert-bytes` (VAULT_CACERT_BYTES)",
-            )?;
-        } else if let Some(path) = &self.ca_cert {
+        // As Vault's client has it: the file wins over the text, and the text over the folder.
+        if let Some(path) = &self.ca_cert {
             let what = format!("`ca-cert` (VAULT_CACERT) {}", path.display());
             add(&mut roots, &read(path, &what)?, &what)?;
+        } else if let Some(text) = &self.ca_bytes {
+            let what = "`ca-cert-bytes` (VAULT_CACERT_BYTES)";
+            add(&mut roots, text.as_bytes(), what)?;
         } else if let Some(folder) = &self.ca_path {
             add_folder(&mut roots, folder)?;
         } else {

@@ -20,7 +20,7 @@ use self::objects::Objects;
 use self::program::{Program, Words};
 use super::object::{Property, check_word, properties};
 use super::{Ciphertext, Dialect, KeySource, MasterObject};
-use crate::{Error, ErrorKind, Reference, Result};
+use crate::{Error, ErrorKind, Result, Wanted};
 
 /// A word of the command, counted from 0, the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub struct RefObject {
     /// Its id, which devices name.
     pub id: String,
     /// What it shall hold.
-    pub reference: Reference,
+    pub reference: Wanted,
     /// Where it stands.
     pub place: Place,
     /// How it is written.

@@ -11,7 +11,7 @@ use super::program::{Opt, Words, value_of};
 use super::{Form, Place, RefObject};
 use crate::qemu::object::check_id;
 use crate::qemu::option::{Options, pairs};
-use crate::{Error, ErrorKind, Reference, Result};
+use crate::{Error, ErrorKind, Result, Wanted};
 
 /// What a `secret` with a reference leaves to keyhaul.
 const OURS: [&str; 5] = ["data", "file", "keyid", "iv", "format"];
@@ -117,7 +117,7 @@ fn ref_span(text: &[u8]) -> Result<Option<Range<usize>>> {
     Ok(first)
 }
 
-fn reference(options: &Options) -> Result<(String, Reference)> {
+fn reference(options: &Options) -> Result<(String, Wanted)> {
     if let Some(key) = OURS.into_iter().find(|key| options.get(key).is_some()) {
         return Err(
             refuse(format!("`{key}` and `ref` exclude each other in a secret")).with_advice(
@@ -133,7 +133,7 @@ fn reference(options: &Options) -> Result<(String, Reference)> {
     let reference = options.get("ref").filter(|text| !text.is_empty());
     let reference = reference
         .ok_or_else(|| refuse("`ref` names no secret").with_advice("write it as ref=SCOPE/NAME"))?;
-    Ok((id.to_owned(), Reference::parse(reference)?))
+    Ok((id.to_owned(), Wanted::parse(reference)?))
 }
 
 /// Whether JSON that cannot be read has a member `ref`, by the look of it.

@@ -196,6 +196,17 @@ fn an_object_keeps_its_form_and_its_other_properties() {
 }
 
 #[test]
+fn a_place_in_a_store_is_a_reference_too() {
+    let object = "secret,id=a,ref=vault:secret/web01/a,,b#pass";
+    let command = parse(&[SYSTEM, "-object", object]);
+    let [found] = command.references() else {
+        panic!("{:?}", command.references())
+    };
+    assert_eq!(found.reference.short(), "vault:secret/web01/a,b#pass");
+    assert!(found.reference.reference().is_none());
+}
+
+#[test]
 fn what_cannot_be_a_reference_is_refused_with_place_and_rule() {
     for (object, rule) in [
         ("secret,id=a,ref=v/a,data=x", "`data` and `ref`"),

@@ -248,7 +248,7 @@ impl Drop for OpenBao {
 }
 
 /// The server's program: on the PATH, or where scripts/setup puts it.
-pub(crate) fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/bin");
     std::env::split_paths(&path)

@@ -1,0 +1,90 @@
+//! The wire against real servers and against sockets that misbehave. They are here and not in
+//! `tests/` because the wire is nobody's business outside this crate.
+
+mod failures;
+mod proxies;
+mod raw;
+mod redirects;
+mod statuses;
+mod tls;
+mod transport;
+
+use std::sync::OnceLock;
+
+use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::{Error, SecretBytes};
+use keyhaul_servers::OpenBao;
+use reqwest::Method;
+
+use super::*;
+use crate::environment::Environment;
+
+pub(super) use raw::Raw;
+
+/// Options as a policy gives them.
+fn options<const N: usize>(given: [(&str, Value); N]) -> Options {
+    let option = |(name, value): (&str, Value)| {
+        let place = format!("keyhaul.toml:1:{}", name.len());
+        (name.to_owned(), OptionValue { value, place })
+    };
+    Options(given.into_iter().map(option).collect())
+}
+
+fn text(text: impl std::fmt::Display) -> Value {
+    Value::Text(text.to_string())
+}
+
+/// A wire to `address` with these options and an empty environment.
+fn http<const N: usize>(address: &str, given: [(&str, Value); N]) -> Http {
+    wire(address, options(given), &[])
+}
+
+fn wire(address: &str, options: Options, environment: &[(&str, &str)]) -> Http {
+    let address = Address::parse(address, "the address").expect("an address");
+    let environment = Environment::of(environment);
+    Http::new(Settings::new(Some(address), &options, &environment).expect("settings"))
+}
+
+fn get(path: &str) -> Call<'static> {
+    Call::new(Method::GET, path)
+}
+
+/// What nobody has to be anybody for.
+fn health() -> Call<'static> {
+    get("sys/health")
+}
+
+fn secret(text: &str) -> SecretBytes {
+    SecretBytes::copy_from(text.as_bytes())
+}
+
+fn with_token(token: &SecretBytes) -> Manner<'_> {
+    Manner {
+        token: Some(token),
+        ..Manner::default()
+    }
+}
+
+/// An error, all its sources and its advice.
+fn whole(error: &Error) -> String {
+    format!("{error:?} {}", error.advice().unwrap_or_default())
+}
+
+/// A development server for all tests that leave it as it is.
+fn dev() -> &'static OpenBao {
+    static SERVER: OnceLock<OpenBao> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let server = OpenBao::dev();
+        server.write(
+            "secret/data/web01/root",
+            &serde_json::json!({"data": {"value": "hunter2"}}),
+        );
+        server
+    })
+}
+
+/// A server over TLS for all tests that leave it as it is.
+fn tls_server() -> &'static OpenBao {
+    static SERVER: OnceLock<OpenBao> = OnceLock::new();
+    SERVER.get_or_init(OpenBao::tls)
+}

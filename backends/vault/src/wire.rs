@@ -1,0 +1,74 @@
+//! Requests as whoever the store is logged in as.
+
+use std::sync::Arc;
+
+use keyhaul_core::{Error, ErrorKind, Request, Result};
+
+use crate::auth::{Identity, Verdict};
+use crate::http::{Answer, Call, Http, Manner};
+use crate::policy::stanza;
+
+/// The wire of a store, and its login.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    http: Arc<Http>,
+    identity: Identity,
+}
+
+impl Wire {
+    pub(crate) fn new(http: Arc<Http>, identity: Identity) -> Self {
+        Self { http, identity }
+    }
+
+    /// Sends `call`, which needs `capability` at its path. Any status but a final 403 is an answer.
+    ///
+    /// # Errors
+    /// As [`Http::send`] and [`Identity`]; `PermissionDenied` with the line of policy that is missing.
+    pub(crate) async fn send(
+        &self,
+        request: &Request,
+        call: Call<'_>,
+        capability: &str,
+    ) -> Result<Answer> {
+        let path = call.path.clone();
+        let token = self.identity.token(request.deadline).await?;
+        let first = call
+            .clone()
+            .manner(Manner::of(request, Some(token.value())));
+        let answer = self.http.send(first).await?;
+        if answer.status != 403 {
+            return Ok(answer);
+        }
+        // Denied, or a token that is dead? The login finds out, once for all who ask.
+        let Verdict::Again(fresh) = self.identity.denied(&token, request.deadline).await? else {
+            return Err(self.denied(&path, capability));
+        };
+        let again = call.manner(Manner::of(request, Some(fresh.value())));
+        let answer = self.http.send(again).await?;
+        if answer.status != 403 {
+            return Ok(answer);
+        }
+        Err(self.denied(&path, capability))
+    }
+
+    /// Reaches the server, and sees that the login holds.
+    ///
+    /// # Errors
+    /// As [`Identity::probe`].
+    pub(crate) async fn probe(&self) -> Result<()> {
+        self.identity.probe(None).await
+    }
+
+    fn denied(&self, path: &str, capability: &str) -> Error {
+        let line = stanza(path, &format!("\"{capability}\""));
+        let place = match &self.http.settings().namespace {
+            Some(namespace) => format!(" in namespace {namespace}"),
+            None => String::new(),
+        };
+        Error::new(
+            ErrorKind::PermissionDenied,
+            format!("the token's policies lack {line}{place}"),
+        )
+        .with_advice("add the line to a policy of the role or token; `keyhaul check --vault-policy` prints all that the routes need")
+    }
+}
