@@ -11,10 +11,17 @@ pub(crate) fn need(can: Capability, wanted: Capability) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::new(
+    let error = Error::new(
         ErrorKind::Unsupported,
         format!("this keyring has no {}", missing.names().join(", ")),
-    ))
+    );
+    Err(if missing.contains(Capability::CREATE) {
+        error.with_advice(
+            "it cannot tell whether it was the first to write: `keyhaul generate` takes --overwrite, and `keyhaul set` goes without --create",
+        )
+    } else {
+        error
+    })
 }
 
 /// What reading so needs.

@@ -368,3 +368,43 @@ async fn a_full_quota_is_storage_full_and_loses_nothing() {
         .await
         .expect("room");
 }
+
+/// A write takes the old key away while others read it; an empty value is told by a second key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn readers_beside_writers_see_one_value_or_the_other() {
+    if !in_own_session("readers_beside_writers_see_one_value_or_the_other") {
+        return;
+    }
+    let store = open(SESSION, &[]);
+    let long = "x".repeat(1000);
+    let name = path("a/b");
+    store
+        .put(&name, &secret(""), &PutOptions::default())
+        .await
+        .expect("put");
+    let writers = [false, true].map(|expiring| {
+        let (store, name, long) = (store.clone(), name.clone(), long.clone());
+        tokio::spawn(async move {
+            for round in 0..1000 {
+                let later = SystemTime::now() + Duration::from_secs(600);
+                let options = PutOptions::default().expires(expiring.then_some(later));
+                let value = secret(if round % 2 == 0 { &long } else { "" });
+                store.put(&name, &value, &options).await.expect("put");
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    let mut reads = 0;
+    while reads == 0 || !writers.iter().all(|writer| writer.is_finished()) {
+        let came = store.get(&name, &GetOptions::default()).await.expect("get");
+        assert!(
+            came.value == secret("") || came.value == secret(&long),
+            "neither"
+        );
+        reads += 1;
+        tokio::task::yield_now().await;
+    }
+    for writer in writers {
+        writer.await.expect("no panic");
+    }
+}

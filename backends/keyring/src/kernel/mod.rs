@@ -14,6 +14,7 @@ use keyhaul_core::{
     Metadata, Page, PutMode, PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath,
     SecretStore, StoreConfig,
 };
+use linux_keyutils::Key;
 
 use crate::config::{KERNEL, Kernel};
 use crate::{law, page};
@@ -66,23 +67,27 @@ impl KernelStore {
         law::need(CAN, law::to_get(options))?;
         law::not_root(path)?;
         let ring = self.ring()?;
-        let key = ring.find(&self.description(path))?.ok_or_else(no_secret)?;
-        let note = Note::of(&ring, &self.settings.prefix, key)?;
-        let payload = ring::read(key)?;
-        let value = if note.is_empty(&payload) {
-            SecretBytes::copy_from(b"")
-        } else {
-            payload
-        };
-        Ok(Secret::new(value, metadata(&note, Left::of(key))))
+        let secret = ring.with(&self.description(path), |key| {
+            let note = Note::of(&ring, &self.settings.prefix, key)?;
+            let payload = ring::read(key)?;
+            let value = if note.is_empty(&payload) {
+                SecretBytes::copy_from(b"")
+            } else {
+                payload
+            };
+            Ok(Secret::new(value, metadata(&note, Left::of(key))))
+        })?;
+        secret.ok_or_else(no_secret)
     }
 
     fn look(&self, path: &SecretPath) -> Result<Metadata> {
         law::not_root(path)?;
         let ring = self.ring()?;
-        let key = ring.find(&self.description(path))?.ok_or_else(no_secret)?;
-        let note = Note::of(&ring, &self.settings.prefix, key)?;
-        Ok(metadata(&note, Left::of(key)))
+        let found = ring.with(&self.description(path), |key| {
+            let note = Note::of(&ring, &self.settings.prefix, key)?;
+            Ok(metadata(&note, Left::of(key)))
+        })?;
+        found.ok_or_else(no_secret)
     }
 
     async fn write(
@@ -129,12 +134,16 @@ impl KernelStore {
             expires,
             empty: value.is_empty(),
         };
-        let gone = || old.map(|old| Note::remove(&ring, prefix, old));
+        let forget = |key: Option<Key>| {
+            if let Some(key) = key {
+                Note::remove(&ring, prefix, key);
+            }
+        };
         let seconds = match expires.map(|time| seconds_until(time, now)) {
             // Nobody would see it: what was there goes.
             Some(0) => {
                 old.map(|old| ring.remove(old)).transpose()?;
-                gone();
+                forget(old);
                 return Ok(told(&note));
             }
             seconds => seconds,
@@ -147,11 +156,11 @@ impl KernelStore {
         });
         match put {
             Ok(Put::Done) => {
-                gone();
+                forget(old);
                 Ok(told(&note))
             }
             refused => {
-                new.map(|new| Note::remove(&ring, prefix, new));
+                forget(new);
                 refused.and(Err(exists()))
             }
         }

@@ -19,6 +19,9 @@ pub(super) struct Ring {
     thread: KeyRing,
 }
 
+/// How often something is done again that others change under our hands.
+const TRIES: usize = 100;
+
 /// What came of writing.
 pub(super) enum Put {
     Done,
@@ -56,15 +59,42 @@ impl Ring {
 
     /// The key of this description, which is directly here; in a keyring below does not count.
     pub(super) fn find(&self, description: &str) -> Result<Option<Key>> {
-        let key = match self.ring.search(description) {
-            Err(KeyError::KeyDoesNotExist) => return Ok(None),
-            found => found.map_err(|source| error::of("the key", source))?,
-        };
-        // The search looks here first, and then below.
-        Ok(self
-            .links()?
-            .contains(&key.get_id().as_raw_id())
-            .then_some(key))
+        let mut before = None;
+        for _ in 0..TRIES {
+            let key = match self.ring.search(description) {
+                Err(KeyError::KeyDoesNotExist) => return Ok(None),
+                found => found.map_err(|source| error::of("the key", source))?,
+            };
+            // The search looks here first, and then below.
+            if self.links()?.contains(&key.get_id().as_raw_id()) {
+                return Ok(Some(key));
+            }
+            // Below, or displaced meanwhile, which another search tells.
+            if before == Some(key) {
+                return Ok(None);
+            }
+            before = Some(key);
+        }
+        Err(too_fast())
+    }
+
+    /// Does `work` with the key of this description; none where there is none. Where another has
+    /// taken its place meanwhile, what came of it counts for nothing, and the other has its turn.
+    pub(super) fn with<T>(
+        &self,
+        description: &str,
+        work: impl Fn(Key) -> Result<T>,
+    ) -> Result<Option<T>> {
+        for _ in 0..TRIES {
+            let Some(key) = self.find(description)? else {
+                return Ok(None);
+            };
+            let done = work(key);
+            if self.find(description)? == Some(key) {
+                return done.map(Some);
+            }
+        }
+        Err(too_fast())
     }
 
     /// Everything of type `user` here, by description. What cannot be described is left out: it has
@@ -153,7 +183,7 @@ pub(super) fn read(key: Key) -> Result<SecretBytes> {
             .map_err(|source| error::of("the key", source))
     };
     // Another program can change it in place at any time, and with it the length.
-    for _ in 0..8 {
+    for _ in 0..TRIES {
         let len = read(&mut [])?;
         let mut now = 0;
         let value = SecretBytes::try_init_with(len, |bytes| {
@@ -164,10 +194,14 @@ pub(super) fn read(key: Key) -> Result<SecretBytes> {
             return Ok(value);
         }
     }
-    Err(Error::new(
+    Err(too_fast())
+}
+
+fn too_fast() -> Error {
+    Error::new(
         ErrorKind::Unavailable,
         "the key changes faster than it can be read",
-    ))
+    )
 }
 
 fn special(id: KeyRingIdentifier) -> Result<(KeyRing, Serial), KeyError> {

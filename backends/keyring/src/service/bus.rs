@@ -2,12 +2,15 @@
 
 use std::borrow::Cow;
 use std::env;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use keyhaul_core::{Error, ErrorKind, Result};
 use secret_service::{EncryptionType, SecretService};
+use tokio::net::UnixStream;
 use tokio::sync::Mutex;
+use zbus::address::transport::{Transport, UnixSocket};
 use zbus::connection::Builder;
 
 use super::error::{self, Failure};
@@ -57,10 +60,11 @@ impl Bus {
     async fn connect(&self) -> Result<SecretService<'static>, Failure> {
         let address = self.address()?;
         let building = async {
-            Builder::address(address.as_ref())?
-                .method_timeout(CALL)
-                .build()
-                .await
+            let building = match socket(&address)? {
+                Some(path) => Builder::unix_stream(UnixStream::connect(path).await?),
+                None => Builder::address(address.as_ref())?,
+            };
+            building.method_timeout(CALL).build().await
         };
         let connection = match tokio::time::timeout(CALL, building).await {
             Ok(Ok(connection)) => connection,
@@ -110,6 +114,19 @@ impl Bus {
             )),
         }
     }
+}
+
+/// The socket of an address, where it is a file. zbus would connect to it on a thread of its own,
+/// which costs as much as a request, and which a bus that takes no connections keeps from ending.
+fn socket(address: &str) -> zbus::Result<Option<PathBuf>> {
+    let address: zbus::Address = address.parse()?;
+    let Transport::Unix(unix) = address.transport() else {
+        return Ok(None);
+    };
+    Ok(match unix.path() {
+        UnixSocket::File(path) => Some(path.clone()),
+        _ => None,
+    })
 }
 
 /// A path as D-Bus addresses write it.

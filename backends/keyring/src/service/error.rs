@@ -56,7 +56,7 @@ impl Failure {
             )
         ) || self
             .io()
-            // Nothing was sent: the connection had been closed before.
+            // The bus has gone. What was asked of it can be asked twice: a write writes the same.
             .is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
     }
 

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::time::{Duration, UNIX_EPOCH};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream, try_join};
+use futures_util::{StreamExt as _, TryStreamExt as _, join, stream, try_join};
 use keyhaul_core::{Error, ErrorKind, Metadata, Secret, SecretBytes, SecretPath, wipe};
 use secret_service::{Collection, Item, SecretService};
 
 use super::AT_ONCE;
 use super::error::{self, Failure};
+use zbus::zvariant::ObjectPath;
+
 use crate::config::Service;
 
 /// The attributes by which other programs look passwords up.
@@ -19,39 +21,57 @@ const USERNAME: &str = "username";
 /// making one beside it.
 const SCHEMA: (&str, &str) = ("xdg:schema", "org.freedesktop.Secret.Generic");
 
-/// The items of a collection that is unlocked, and of one service.
+/// Where the default collection is by the protocol, which saves asking where it is.
+const DEFAULT: ObjectPath<'static> =
+    ObjectPath::from_static_str_unchecked("/org/freedesktop/secrets/aliases/default");
+
+/// The items of a collection, and of one service.
 pub(super) struct Items<'s> {
     collection: Collection<'s>,
     settings: &'s Service,
 }
 
 impl<'s> Items<'s> {
-    /// Finds the collection and, where it is locked and a person may be asked, has it unlocked.
+    /// Finds the collection. Where the service does not have the default one at its place, or has
+    /// none, the first of the `tries` fails, and the next one asks.
     pub(super) async fn open(
         service: &'s SecretService<'static>,
         settings: &'s Service,
+        tries: usize,
     ) -> Result<Self, Failure> {
         let collection = match &settings.collection {
+            None if tries == 0 => service.get_collection_by_path(DEFAULT.into()).await?,
             None => default(service).await?,
             Some(name) => named(service, name).await?,
         };
-        if collection.is_locked().await? {
-            if !settings.prompt {
-                return Err(error::locked().into());
-            }
-            collection.unlock().await?;
-        }
         Ok(Self {
             collection,
             settings,
         })
     }
 
+    /// Where the collection is locked, has it unlocked if a person may be asked. Whether it was.
+    pub(super) async fn unlock(&self) -> Result<bool, Failure> {
+        if !self.collection.is_locked().await? {
+            return Ok(false);
+        }
+        if !self.settings.prompt {
+            return Err(error::locked().into());
+        }
+        self.collection.unlock().await?;
+        Ok(true)
+    }
+
     pub(super) async fn get(&self, path: &SecretPath) -> Result<Secret, Failure> {
         let item = self.one(path).await?.ok_or_else(no_secret)?;
-        let (mut bytes, modified) = try_join!(item.get_secret(), item.get_modified())?;
-        let value = SecretBytes::copy_from(&bytes);
-        wipe(&mut bytes);
+        // Wiped at once, not when the other answer has come as well.
+        let value = async {
+            let mut bytes = item.get_secret().await?;
+            let value = SecretBytes::copy_from(&bytes);
+            wipe(&mut bytes);
+            Ok(value)
+        };
+        let (value, modified) = try_join!(value, item.get_modified())?;
         Ok(Secret::new(value, metadata(modified)))
     }
 
@@ -66,13 +86,14 @@ impl<'s> Items<'s> {
         path: &SecretPath,
         value: &SecretBytes,
     ) -> Result<Metadata, Failure> {
+        let found = self.one(path).await?;
         let value = value.expose();
         // What other programs print or paste; libsecret takes only text for a password.
         let content = match std::str::from_utf8(value) {
             Ok(_) => "text/plain",
             Err(_) => "application/octet-stream",
         };
-        let item = match self.one(path).await? {
+        let item = match found {
             Some(item) => {
                 item.set_secret(value, content).await?;
                 item
@@ -92,7 +113,7 @@ impl<'s> Items<'s> {
 
     /// Deletes every item of this path: where several are in each other's way, this is the way out.
     pub(super) async fn delete(&self, path: &SecretPath) -> Result<(), Failure> {
-        for item in self.collection.search_items(self.attributes(path)).await? {
+        for item in self.search(self.attributes(path)).await? {
             item.delete().await?;
         }
         Ok(())
@@ -101,7 +122,7 @@ impl<'s> Items<'s> {
     /// The paths of all items. An item whose name is no path is another program's.
     pub(super) async fn paths(&self) -> Result<Vec<SecretPath>, Failure> {
         let service = HashMap::from([(SERVICE, self.settings.service.as_str())]);
-        let items = self.collection.search_items(service).await?;
+        let items = self.search(service).await?;
         let asked: Vec<_> = items.iter().map(Item::get_attributes).collect();
         let attributes: Vec<_> = stream::iter(asked)
             .buffer_unordered(AT_ONCE)
@@ -112,7 +133,7 @@ impl<'s> Items<'s> {
     }
 
     async fn one(&self, path: &SecretPath) -> Result<Option<Item<'_>>, Failure> {
-        let mut items = self.collection.search_items(self.attributes(path)).await?;
+        let mut items = self.search(self.attributes(path)).await?;
         let last = items.pop();
         if items.is_empty() {
             return Ok(last);
@@ -126,6 +147,19 @@ impl<'s> Items<'s> {
             "see them: secret-tool search --all {SERVICE} {service} {USERNAME} PATH; remove all but one in Passwords and Keys (seahorse), or delete the secret and write it anew"
         ))
         .into())
+    }
+
+    /// The items with these attributes. What a locked collection answers counts for nothing; that
+    /// it is locked comes to light meanwhile.
+    async fn search(&self, attributes: HashMap<&str, &str>) -> Result<Vec<Item<'_>>, Failure> {
+        let (unlocked, found) = join!(
+            self.unlock(),
+            self.collection.search_items(attributes.clone())
+        );
+        if unlocked? {
+            return Ok(self.collection.search_items(attributes).await?);
+        }
+        Ok(found?)
     }
 
     fn attributes<'a>(&'a self, path: &'a SecretPath) -> HashMap<&'a str, &'a str> {

@@ -70,7 +70,9 @@ impl SecretServiceStore {
     /// or an item has gone between two steps.
     async fn with<'a, T>(
         &'a self,
-        work: impl Fn(Arc<SecretService<'static>>) -> BoxFuture<'a, Result<T, Failure>> + Send + Sync,
+        work: impl Fn(Arc<SecretService<'static>>, usize) -> BoxFuture<'a, Result<T, Failure>>
+        + Send
+        + Sync,
     ) -> Result<T> {
         let limit = if self.settings.prompt {
             PERSON
@@ -81,7 +83,7 @@ impl SecretServiceStore {
             let mut tries = 0;
             loop {
                 let service = self.bus.service().await?;
-                let failure = match work(Arc::clone(&service)).await {
+                let failure = match work(Arc::clone(&service), tries).await {
                     Ok(done) => return Ok(done),
                     Err(failure) => failure,
                 };
@@ -102,9 +104,9 @@ impl SecretServiceStore {
 
     async fn write(&self, path: &SecretPath, value: &SecretBytes) -> Result<Metadata> {
         law::not_root(path)?;
-        self.with(move |service| {
+        self.with(move |service, tries| {
             Box::pin(async move {
-                let items = Items::open(&service, &self.settings).await?;
+                let items = Items::open(&service, &self.settings, tries).await?;
                 items.put(path, value).await
             })
         })
@@ -131,9 +133,9 @@ impl SecretStore for SecretServiceStore {
     async fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
         law::need(CAN, law::to_get(options))?;
         law::not_root(path)?;
-        self.with(move |service| {
+        self.with(move |service, tries| {
             Box::pin(async move {
-                let items = Items::open(&service, &self.settings).await?;
+                let items = Items::open(&service, &self.settings, tries).await?;
                 items.get(path).await
             })
         })
@@ -149,9 +151,9 @@ impl SecretStore for SecretServiceStore {
     async fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {
         law::need(CAN, law::to_get(options))?;
         law::not_root(path)?;
-        self.with(move |service| {
+        self.with(move |service, tries| {
             Box::pin(async move {
-                let items = Items::open(&service, &self.settings).await?;
+                let items = Items::open(&service, &self.settings, tries).await?;
                 items.stat(path).await
             })
         })
@@ -183,9 +185,9 @@ impl SecretStore for SecretServiceStore {
     async fn delete(&self, path: &SecretPath, options: &DeleteOptions) -> Result<()> {
         law::need(CAN, law::to_delete(options))?;
         law::not_root(path)?;
-        self.with(move |service| {
+        self.with(move |service, tries| {
             Box::pin(async move {
-                let items = Items::open(&service, &self.settings).await?;
+                let items = Items::open(&service, &self.settings, tries).await?;
                 items.delete(path).await
             })
         })
@@ -195,9 +197,9 @@ impl SecretStore for SecretServiceStore {
     async fn list(&self, prefix: &SecretPath, options: &ListOptions) -> Result<Page> {
         page::check(options)?;
         let paths = self
-            .with(move |service| {
+            .with(move |service, tries| {
                 Box::pin(async move {
-                    let items = Items::open(&service, &self.settings).await?;
+                    let items = Items::open(&service, &self.settings, tries).await?;
                     items.paths().await
                 })
             })
@@ -206,10 +208,10 @@ impl SecretStore for SecretServiceStore {
     }
 
     async fn probe(&self) -> Result<()> {
-        self.with(move |service| {
+        self.with(move |service, tries| {
             Box::pin(async move {
-                Items::open(&service, &self.settings).await?;
-                Ok(())
+                let items = Items::open(&service, &self.settings, tries).await?;
+                items.unlock().await.map(|_| ())
             })
         })
         .await
