@@ -35,6 +35,8 @@ pub enum Command {
     Check(commands::check::Arguments),
     /// Print a shell's completions
     Completions(commands::completions::Arguments),
+    /// Copy secrets from one store of the policy to another
+    Copy(commands::copy::Arguments),
     /// Delete secrets with all their versions
     Delete(commands::delete::Arguments),
     /// Say which route, store and path would serve a reference, and why
@@ -71,6 +73,7 @@ impl App {
             Command::Completions(arguments) => {
                 commands::completions::run(arguments, App::command())
             }
+            Command::Copy(arguments) => commands::copy::run(&global, arguments),
             Command::Delete(arguments) => commands::delete::run(&global, arguments),
             Command::Explain(arguments) => commands::explain::run(&global, arguments),
             Command::Generate(arguments) => commands::generate::run(&global, arguments),

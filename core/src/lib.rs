@@ -9,6 +9,7 @@
 //!
 //! This crate knows no backend, no network and no plugin.
 
+pub mod copy;
 pub mod credential;
 pub mod direct;
 pub mod encoding;

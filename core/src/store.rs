@@ -169,7 +169,8 @@ bitflags! {
         const LIST = 1 << 5;
         /// `generate`.
         const GENERATE = 1 << 6;
-        /// Reading versions other than the current one.
+        /// Reading versions other than the current one. Where a secret's versions are numbers, a
+        /// later one is greater.
         const VERSIONS = 1 << 7;
         /// Labels on a secret.
         const LABELS = 1 << 8;

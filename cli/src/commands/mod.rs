@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod completions;
+pub mod copy;
 pub mod delete;
 pub mod explain;
 pub mod generate;

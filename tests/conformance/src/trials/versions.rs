@@ -4,7 +4,7 @@ use keyhaul_core::{Capability, DeleteOptions, ErrorKind, GetOptions, Version};
 
 use super::Trial;
 use crate::ground::{Ground, equal};
-use crate::outcome::{Expect as _, Outcome, same};
+use crate::outcome::{Expect as _, Outcome, holds, same};
 
 const NEEDS: Capability = Capability::VERSIONS
     .union(Capability::READ)
@@ -35,6 +35,19 @@ async fn each_its_own(ground: Ground) -> Outcome {
     let mut written = Vec::new();
     for _ in 0..4 {
         written.push(ground.seed(&path).await?);
+    }
+    let numbers = written.iter().map(|(_, metadata)| {
+        let version = metadata.version.as_ref()?;
+        version.as_str().parse::<u64>().ok()
+    });
+    // Where they are no numbers, nothing is said of their order.
+    if let Some(numbers) = numbers.collect::<Option<Vec<_>>>() {
+        let rises = numbers.windows(2).all(|pair| pair[0] < pair[1]);
+        holds(
+            rises,
+            "versions that are numbers to rise",
+            format!("{numbers:?}"),
+        )?;
     }
     for (index, (value, metadata)) in written.iter().enumerate() {
         let what = format!("get of version {} of 4", index + 1);

@@ -27,6 +27,7 @@ const DEFECTS: &[(Defect, &str)] = &[
     (Defect::TearsValues, "a reader never sees half a value"),
     (Defect::TearsWhenDropped, "a put dropped half-way"),
     (Defect::GivesCurrentForAny, "a version that is not there"),
+    (Defect::CountsDown, "every version kept gives its own value"),
     (Defect::MissesAbsent, "deleting what is not there"),
     (
         Defect::DeletesFolders,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use keyhaul_core::{
     Capabilities, Capability, DeleteOptions, Descriptor, Error, ErrorKind, Field, GetOptions,
     ListOptions, MemoryStore, Metadata, Page, PutMode, PutOptions, Recipe, Result, Secret,
-    SecretBytes, SecretPath, SecretStore, SecretStoreExt as _,
+    SecretBytes, SecretPath, SecretStore, SecretStoreExt as _, Version,
 };
 
 /// What is wrong with it.
@@ -16,6 +16,7 @@ use keyhaul_core::{
 pub enum Defect {
     ActsAndDenies,
     ChecksTooLate,
+    CountsDown,
     CreatesOverExpired,
     CreatesOverField,
     CutsLongPaths,
@@ -322,6 +323,14 @@ impl SecretStore for Broken {
             .inner
             .put(&path, &SecretBytes::copy_from(bytes), &options)
             .await;
+        if let (Ok(metadata), true) = (&answer, self.is(Defect::CountsDown)) {
+            let number: u64 = metadata
+                .version
+                .as_ref()
+                .map_or(0, |v| v.as_str().parse().expect("a number"));
+            let version = Version::new((u64::MAX - number).to_string());
+            return Ok(Metadata::new(version.ok()));
+        }
         match answer {
             Err(error) if self.is(Defect::LeaksInErrors) => {
                 let value = String::from_utf8_lossy(bytes).into_owned();
