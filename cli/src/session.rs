@@ -42,6 +42,8 @@ impl Session {
         // It may still be ending when QEMU is started, and must take no signal then.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
+            // An epoll and an eventfd, for stores behind a socket.
+            .enable_io()
             .on_thread_start(process::take_no_signals)
             .build();
         let runtime = runtime.map_err(|error| Error::io("the async runtime", error))?;
@@ -87,7 +89,10 @@ impl Drop for Session {
 
 /// Every backend that this program knows.
 pub fn registry() -> Registry {
-    Registry::new().with(keyhaul_file::FileFactory)
+    Registry::new()
+        .with(keyhaul_file::FileFactory)
+        .with(keyhaul_keyring::KeyringFactory)
+        .with(keyhaul_vault::VaultFactory)
 }
 
 /// The policy that holds: the one that is named or found, or the embedded default.

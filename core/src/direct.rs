@@ -150,7 +150,10 @@ impl Direct {
         if factory.alias() != Some(self.alias()) {
             return None;
         }
-        let rest = match entry.config.url.path().trim_matches('/') {
+        // A url that names a socket has no room for the mount.
+        let config = &entry.config;
+        let own = config.options.text("mount").unwrap_or(config.url.path());
+        let rest = match own.trim_matches('/') {
             "" => self.path.as_str(),
             own => self.path.as_str().strip_prefix(own)?.strip_prefix('/')?,
         };

@@ -41,10 +41,7 @@ fn row(ground: &Ground, service: &SecretService, session: &str) -> Row {
     Row {
         what: format!("get from a Secret Service, session {session}, cold"),
         measured: millis(ours.wall),
-        beside: format!(
-            "secret-tool lookup {}, {ratio:.1} times",
-            millis(tool.wall)
-        ),
+        beside: format!("secret-tool lookup {}, {ratio:.1} times", millis(tool.wall)),
         target: match session {
             "plain" => "at least 3 times faster".into(),
             _ => "not slower".into(),

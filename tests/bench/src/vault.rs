@@ -218,7 +218,15 @@ fn beside_secretspec(ground: &Ground, name: &str, vault: &Vault) -> Row {
         "--provider",
         &format!("openbao://{host}/bench?kv=2{plain}"),
     ]);
-    faster(ground, name, vault, "secretspec get", command, ROUNDS, Some(2.0))
+    faster(
+        ground,
+        name,
+        vault,
+        "secretspec get",
+        command,
+        ROUNDS,
+        Some(2.0),
+    )
 }
 
 /// keyhaul beside a slower program.
