@@ -83,7 +83,13 @@ fn commands(backend: Backend) {
 
     // To the byte, whatever the bytes.
     let every: Vec<u8> = (0..=255).collect();
-    let values: [&[u8]; 5] = [b"plain", b"line\n", &every, "ü \"\\ \u{1f511}".as_bytes(), b""];
+    let values: [&[u8]; 5] = [
+        b"plain",
+        b"line\n",
+        &every,
+        "ü \"\\ \u{1f511}".as_bytes(),
+        b"",
+    ];
     for value in values {
         site.set("web01/value", value);
         assert_eq!(site.get("web01/value"), value, "{backend:?}");
@@ -110,7 +116,11 @@ fn commands(backend: Backend) {
     let made = end(&["generate", "--overwrite", "--length", "40", "web01/made"]).ok();
     let value = site.get("web01/made");
     assert!(value.len() == 40 && value.iter().all(u8::is_ascii_alphanumeric));
-    assert!(!made.stderr.contains(std::str::from_utf8(&value).expect("text")));
+    assert!(
+        !made
+            .stderr
+            .contains(std::str::from_utf8(&value).expect("text"))
+    );
     let create = |reference: &str| {
         let mut command = site.keyhaul(["set", "--create", reference]);
         finish_with(&mut command, b"first")
@@ -146,7 +156,9 @@ fn commands(backend: Backend) {
 
     for _ in 0..2 {
         end(&["delete", "--yes", "web01/value"]).ok();
-        end(&["get", "web01/value"]).exits(16).says(&["web01/value"]);
+        end(&["get", "web01/value"])
+            .exits(16)
+            .says(&["web01/value"]);
     }
     end(&["check", "--refs", refs]).exits(16);
     let listed = end(&["list"]).ok();
@@ -187,10 +199,10 @@ fn a_vm_starts_from_the_second_store_while_the_first_is_down() {
         panic!("HTTP is over TCP");
     };
     let proxy = Proxy::to(&server.to_string());
-    let vault = site.place().settings.replace(
-        &server.to_string(),
-        &proxy.address().to_string(),
-    );
+    let vault = site
+        .place()
+        .settings
+        .replace(&server.to_string(), &proxy.address().to_string());
     site.policy(&format!(
         "{local}[stores.site]\n{vault}\n[[routes]]\nmatch = \"**\"\nstores = [\"site\", \"local\"]\n"
     ));
@@ -208,7 +220,9 @@ fn a_vm_starts_from_the_second_store_while_the_first_is_down() {
         vm.log()
     };
     // While the first store is there its word holds, also that there is no such secret.
-    Vm::fail(&site, &[], &objects).exits(125).says(&["not found"]);
+    Vm::fail(&site, &[], &objects)
+        .exits(125)
+        .says(&["not found"]);
     proxy.set(Mode::Reset);
     let log = starts();
     assert!(log.contains("site") && log.contains("local"), "{log}");

@@ -243,9 +243,8 @@ impl House {
         let scan = |needle: &&Needle| {
             // An operator put it there, for every program that is started so.
             let given = self.is_in_environment(needle);
-            let expected = |call: &Call| {
-                carried(call) || expected(call) || given && call.name == "execve"
-            };
+            let expected =
+                |call: &Call| carried(call) || expected(call) || given && call.name == "execve";
             trace.scan(&[needle], expected)
         };
         needles.iter().flat_map(scan).collect()

@@ -161,7 +161,9 @@ mod tests {
             .expect("sleep");
         let pid = child.id();
         let arguments = || crate::process::arguments(pid);
-        assert!(crate::program::wait_until(|| arguments().first().is_some_and(|word| word == "sleep")));
+        assert!(crate::program::wait_until(|| arguments()
+            .first()
+            .is_some_and(|word| word == "sleep")));
         let everywhere = scan(pid, &[&needle]).expect("readable by root");
         let range = environment(pid).expect("a process of ours");
         let elsewhere = scan_but(pid, &range, &[&needle]).expect("readable by root");

@@ -219,7 +219,11 @@ impl Call {
         let (number, behind) = number.split_at(digits);
         let socket = behind
             .strip_prefix('<')
-            .filter(|text| ["TCP", "UDP", "UNIX"].iter().any(|kind| text.starts_with(kind)))
+            .filter(|text| {
+                ["TCP", "UDP", "UNIX"]
+                    .iter()
+                    .any(|kind| text.starts_with(kind))
+            })
             .and_then(|text| text.split_once("]>"))
             .map(|(socket, _)| format!("{socket}]"));
         Some(Self {
