@@ -49,6 +49,10 @@ pub enum Command {
     Help(commands::help::Arguments),
     /// List the references that the policy serves
     List(commands::list::Arguments),
+    /// Log in to a Vault store, and keep the login in the kernel's keyring while it lasts
+    Login(commands::login::Arguments),
+    /// Revoke a kept login, and forget it
+    Logout(commands::logout::Arguments),
     /// Write the manual pages
     Man(commands::man::Arguments),
     /// Print QEMU objects for references, with a master key left for QEMU to read
@@ -80,6 +84,8 @@ impl App {
             Command::Get(arguments) => commands::get::run(&global, arguments),
             Command::Help(arguments) => commands::help::run(arguments, App::command()),
             Command::List(arguments) => commands::list::run(&global, arguments),
+            Command::Login(arguments) => commands::login::run(&global, arguments),
+            Command::Logout(arguments) => commands::logout::run(&global, arguments),
             Command::Man(arguments) => commands::man::run(arguments, App::command()),
             Command::Resolve(arguments) => commands::resolve::run(&global, arguments),
             Command::Set(arguments) => commands::set::run(&global, arguments),

@@ -6,6 +6,7 @@ mod failure;
 mod fetch;
 mod global;
 mod hardening;
+mod input;
 mod output;
 mod process;
 mod prompt;

@@ -37,6 +37,13 @@ pub fn new_secret(what: &str) -> Outcome<SecretBytes> {
     Ok(first)
 }
 
+/// Asks for a secret that the other side knows, once, without showing it.
+pub fn known_secret(what: &str) -> Outcome<SecretBytes> {
+    let terminal = Terminal::open()?;
+    let quiet = Quiet::on(&terminal.0)?;
+    terminal.line(&format!("{what}: "), &quiet)
+}
+
 /// Asks a question that only `yes` answers.
 pub fn confirmed(question: &str) -> Outcome<bool> {
     let terminal = Terminal::open()?;

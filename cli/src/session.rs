@@ -69,6 +69,21 @@ impl Session {
             .deadline(*deadline)
     }
 
+    /// Runs to the end what asks a server outside of the resolver, but not past the deadline.
+    pub fn within<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let deadline = self.request().deadline;
+        self.wait(async {
+            let Some(deadline) = deadline else {
+                return work.await;
+            };
+            match tokio::time::timeout_at(deadline.into(), work).await {
+                Ok(done) => done,
+                Err(_) => Err(Error::new(ErrorKind::Timeout, "the deadline passed")
+                    .with_advice("give it longer by --deadline")),
+            }
+        })
+    }
+
     /// Runs to the end what asks the stores.
     pub fn wait<T>(&self, work: impl Future<Output = T>) -> T {
         match &self.runtime {

@@ -2,8 +2,7 @@
 
 mod support;
 
-use std::fs::Permissions;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant, SystemTime};
 
 use keyhaul_core::{
@@ -297,30 +296,12 @@ async fn a_process_without_a_session_of_its_own_is_told() {
     user.expect("the user's keyring");
 }
 
-/// A user has 200 keys and 20000 bytes. The number is nobody's: its keys are this test's.
+/// A user has 200 keys and 20000 bytes.
 #[tokio::test]
 async fn a_full_quota_is_storage_full_and_loses_nothing() {
-    const USER: &str = "61234";
     let test = "a_full_quota_is_storage_full_and_loses_nothing";
-    let folder = tempfile::tempdir().expect("a folder");
-    // Where this program lies, that user may have no way to.
-    let copy = folder.path().join("test");
-    if std::env::var_os("KEYHAUL_TEST_SESSION").is_none() {
-        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("a mode");
-        let this = std::env::current_exe().expect("the test's own path");
-        std::fs::copy(this, &copy).expect("copied");
-        let user = format!("--reuid={USER}");
-        let group = format!("--regid={USER}");
-        let before = [
-            "setpriv",
-            &user,
-            &group,
-            "--clear-groups",
-            "keyctl",
-            "session",
-            "-",
-        ];
-        support::run_inside(&copy, test, &before);
+    if !support::is_inside() {
+        support::as_another_user(test, &["keyctl", "session", "-"]);
         return;
     }
     let store = open(SESSION, &[]);

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,7 +78,7 @@ async fn no_session_at_all() {
 
 #[tokio::test]
 async fn the_environment_leads_to_the_bus() {
-    if std::env::var_os("KEYHAUL_TEST_SESSION").is_some() {
+    if support::is_inside() {
         open(URL, &[])
             .probe()
             .await
@@ -104,6 +106,26 @@ async fn a_bus_without_a_service() {
         ErrorKind::Unavailable,
         "no Secret Service on the session bus",
     );
+}
+
+/// First the folder keeps that user out, then the bus itself.
+#[tokio::test]
+async fn a_bus_of_another_user() {
+    const TEST: &str = "a_bus_of_another_user";
+    if support::is_inside() {
+        let error = fails(&*open(URL, &[])).await;
+        says(&error, ErrorKind::PermissionDenied, "this user");
+        return;
+    }
+    let bus = SessionBus::start();
+    let address = format!("DBUS_SESSION_BUS_ADDRESS={}", bus.address());
+    support::as_another_user(TEST, &["env", &address]);
+    let folders = bus.socket();
+    for folder in folders.ancestors().skip(1).take(2) {
+        let mode = Permissions::from_mode(0o755);
+        std::fs::set_permissions(folder, mode).expect("a mode");
+    }
+    support::as_another_user(TEST, &["env", &address]);
 }
 
 #[tokio::test]
@@ -214,6 +236,26 @@ async fn a_collection_that_is_missing_is_named_beside_those_there_are() {
 }
 
 #[tokio::test]
+async fn a_keyring_without_a_default_collection() {
+    let service = SecretService::start();
+    let store = store(&service.address());
+    store.probe().await.expect("there is one");
+    let mut command = service.command("dbus-send");
+    command.args([
+        "--session",
+        "--print-reply",
+        "--dest=org.freedesktop.secrets",
+        "/org/freedesktop/secrets",
+        "org.freedesktop.Secret.Service.SetAlias",
+        "string:default",
+        "objpath:/",
+    ]);
+    support::says(command, b"");
+    let error = fails(&*store).await;
+    says(&error, ErrorKind::InvalidConfig, "no default collection");
+}
+
+#[tokio::test]
 async fn a_service_that_hangs() {
     let service = SecretService::start();
     let bare = store(&service.address());
@@ -239,7 +281,7 @@ async fn a_service_that_hangs() {
 #[tokio::test]
 async fn a_hung_service_does_not_keep_the_process() {
     const TEST: &str = "a_hung_service_does_not_keep_the_process";
-    if std::env::var_os("KEYHAUL_TEST_SESSION").is_some() {
+    if support::is_inside() {
         let waiting = impatient(open(URL, &[]), Duration::from_millis(300));
         let error = waiting.probe().await.expect_err("no answer");
         assert_eq!(error.kind(), ErrorKind::Timeout);

@@ -41,6 +41,11 @@ pub(crate) fn refusal(answer: &Answer) -> Error {
         405 => error(ErrorKind::Unsupported, "cannot do that at this path"),
         412 => error(ErrorKind::Unavailable, "has not caught up with its leader yet"),
         413 => error(ErrorKind::TooLarge, "takes no request of that size"),
+        // What `sys/health` answers on a standby; 472 and 473 on Vault Enterprise's replicas.
+        429 | 472 | 473 if answer.status != 429 || answer.is_standby() => {
+            error(ErrorKind::Unavailable, "is a standby")
+                .with_advice("address the cluster by a name that leads to its leader")
+        }
         429 => {
             let limited = error(ErrorKind::RateLimited, "asks for fewer requests");
             match answer.retry_after {
@@ -48,8 +53,6 @@ pub(crate) fn refusal(answer: &Answer) -> Error {
                 None => limited,
             }
         }
-        472 | 473 => error(ErrorKind::Unavailable, "is a standby")
-            .with_advice("address the cluster by a name that leads to its leader"),
         501 => error(ErrorKind::Unavailable, "is not initialised")
             .with_advice("initialise it: bao operator init"),
         503 if answer.sealed == Some(true) => error(ErrorKind::Unavailable, "is sealed")

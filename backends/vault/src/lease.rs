@@ -13,6 +13,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::auth::Probed;
 use crate::config::Config;
 use crate::http::{Answer, Call};
 use crate::kv::{Fields, MAX_VALUE, ask_mount, not_root};
@@ -126,7 +127,9 @@ impl Leased {
 
     /// Reaches the server, logs in, and sees that an engine is there.
     pub(crate) async fn probe(&self) -> Result<()> {
-        self.wire.probe().await?;
+        if self.wire.probe().await? == Probed::Unspent {
+            return Ok(());
+        }
         ask_mount(&self.wire, &Request::default(), &self.mount)
             .await
             .map(drop)

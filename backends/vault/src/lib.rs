@@ -16,8 +16,9 @@
 //! # The wire
 //!
 //! One `http::Http` per configured store carries all its requests: `send` gives the answer of any
-//! status, `ask` takes only success and maps the rest (`error::refusal`), `endpoint` runs one of
-//! vaultrs' endpoint types. Time limits, redirects and TLS are the wire's; tokens are given to it.
+//! status, and `Answer::refusal` the error that the status stands for. Time limits, redirects, proxies
+//! and TLS are the wire's; tokens are given to it. vaultrs' endpoint types describe requests without
+//! secrets; docs/adr/0012-vault-client.md says where the line runs.
 
 mod auth;
 mod config;

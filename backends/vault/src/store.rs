@@ -19,8 +19,10 @@ use crate::kv::Kv;
 use crate::lease::Leased;
 use crate::wire::Wire;
 
-/// How many values are asked for at the same time, on one connection where the server speaks HTTP/2.
-pub(crate) const AT_ONCE: u32 = 64;
+/// How many values are asked for at the same time, on one connection where the server speaks HTTP/2:
+/// a hundred in one round trip. Beyond 16, a server on the same machine gets no faster; one further
+/// away does.
+pub(crate) const AT_ONCE: u32 = 100;
 
 /// A store in Vault or OpenBao.
 pub struct VaultStore {

@@ -1,10 +1,11 @@
 //! Requests as whoever the store is logged in as.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use keyhaul_core::{Error, ErrorKind, Request, Result};
 
-use crate::auth::{Identity, Verdict};
+use crate::auth::{Identity, Probed, Verdict};
 use crate::http::{Answer, Call, Http, Manner};
 use crate::policy::stanza;
 
@@ -13,11 +14,17 @@ use crate::policy::stanza;
 pub(crate) struct Wire {
     http: Arc<Http>,
     identity: Identity,
+    /// Whether a probe found a login that can be made once only, and nothing was asked since.
+    unspent: AtomicBool,
 }
 
 impl Wire {
     pub(crate) fn new(http: Arc<Http>, identity: Identity) -> Self {
-        Self { http, identity }
+        Self {
+            http,
+            identity,
+            unspent: AtomicBool::new(false),
+        }
     }
 
     /// Sends `call`, which needs `capability` at its path. Any status but a final 403 is an answer.
@@ -31,6 +38,7 @@ impl Wire {
         capability: &str,
     ) -> Result<Answer> {
         let path = call.path.clone();
+        self.unspent.store(false, Ordering::Relaxed);
         let token = self.identity.token(request.deadline).await?;
         let first = call
             .clone()
@@ -51,12 +59,21 @@ impl Wire {
         Err(self.denied(&path, capability))
     }
 
-    /// Reaches the server, and sees that the login holds.
+    /// Reaches the server, and sees that the login holds. Where it is still to be made and could be
+    /// made once only, nothing more may be asked.
     ///
     /// # Errors
     /// As [`Identity::probe`].
-    pub(crate) async fn probe(&self) -> Result<()> {
-        self.identity.probe(None).await
+    pub(crate) async fn probe(&self) -> Result<Probed> {
+        let probed = self.identity.probe(None).await?;
+        self.unspent
+            .store(probed == Probed::Unspent, Ordering::Relaxed);
+        Ok(probed)
+    }
+
+    /// Whether the next question would spend a login that was only to be probed.
+    pub(crate) fn is_unspent(&self) -> bool {
+        self.unspent.load(Ordering::Relaxed)
     }
 
     fn denied(&self, path: &str, capability: &str) -> Error {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use keyhaul_conformance::Handles;
 use keyhaul_core::layers::{self, LayerSettings};
 use keyhaul_core::{Capability, SecretStore};
+use keyhaul_servers::OpenBao;
 use keyhaul_vault::VaultStore;
-use support::{fresh, mount, server, store};
+use support::{config_at, fresh, mount, server, store};
 
 /// Holds a store to the contract, bare and under the standard layers, and says what it can do.
 async fn keeps_the_contract(store: VaultStore) -> Capability {
@@ -64,4 +65,15 @@ async fn a_namespace_keeps_the_contract() {
         ready,
     );
     keeps_the_contract(store("kv/prod", &[("namespace", &namespace)])).await;
+}
+
+/// Over TLS and HTTP/2, and with raft's limit on what it stores.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_tls_and_raft_storage_keeps_the_contract() {
+    let server = OpenBao::tls();
+    server.kv("secret", 2);
+    let ca = server.ca_path();
+    let ca = ca.to_str().expect("text");
+    let config = config_at(&server, server.root_token(), "secret", &[("ca-cert", ca)]);
+    keeps_the_contract(VaultStore::open(&config).expect("opens")).await;
 }

@@ -141,7 +141,7 @@ async fn a_policy_for_writing_allows_every_way_of_it() {
             .list(&path("vms"), &ListOptions::default())
             .await
             .expect("listed");
-        assert_eq!(page.secrets, [at.clone()]);
+        assert_eq!(page.secrets, std::slice::from_ref(&at));
         store
             .delete(&at, &DeleteOptions::default())
             .await

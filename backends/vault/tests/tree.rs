@@ -72,3 +72,9 @@ fn there_is_one_of_each() {
     let without = tree.iter().filter(|(name, _)| name != "reqwest").cloned();
     assert_eq!(broken(&without.collect()).len(), 1);
 }
+
+#[test]
+fn this_build_is_without_the_slow_source_of_entropy() {
+    // From `.cargo/config.toml`; docs/adr/0011-tls.md has the reason.
+    assert_eq!(option_env!("AWS_LC_SYS_NO_JITTER_ENTROPY"), Some("1"));
+}

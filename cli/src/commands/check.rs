@@ -3,8 +3,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use keyhaul_core::{
-    Error, ErrorKind, GetOptions, Policy, Protection, Reference, Resolver, protection,
+    Error, ErrorKind, GetOptions, Policy, Protection, Reference, Resolver, StoreFactory as _,
+    protection,
 };
+use keyhaul_vault::{Access, Covered, VaultFactory};
 use serde::Serialize;
 
 use super::Output;
@@ -17,7 +19,8 @@ use crate::times::shown;
 const EXAMPLES: &str = "\
 Examples:
   keyhaul check
-  keyhaul check --refs /etc/keyhaul/web01.refs --format json";
+  keyhaul check --refs /etc/keyhaul/web01.refs --format json
+  keyhaul check --vault-policy | vault policy write keyhaul -";
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
@@ -27,6 +30,15 @@ pub struct Arguments {
     /// Empty lines and lines that begin with `#` are passed over
     #[arg(long, value_name = "FILE")]
     refs: Option<PathBuf>,
+
+    /// Print the least Vault policy, as HCL, that the routes need, and check nothing else. No store
+    /// is asked
+    #[arg(long, conflicts_with = "refs", conflicts_with = "format")]
+    vault_policy: bool,
+
+    /// With --vault-policy: also what writing, deleting and listing need
+    #[arg(long, requires = "vault_policy")]
+    write: bool,
 
     #[command(flatten)]
     output: Output,
@@ -66,6 +78,9 @@ enum Level {
 /// Probes everything that a VM's start will need. Its exit status is that of the first failure's kind,
 /// or 1 where there are several kinds.
 pub fn run(global: &Global, arguments: Arguments) -> Outcome<u8> {
+    if arguments.vault_policy {
+        return vault_policy(global, arguments.write).map(|()| 0);
+    }
     let mut report = Report::default();
     match policy(global) {
         Err(errors) => errors
@@ -102,6 +117,34 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome<u8> {
     } else {
         status_of(None, kinds)
     })
+}
+
+/// The routes that lead to Vault stores, as the policy their client needs there.
+fn vault_policy(global: &Global, write: bool) -> Outcome {
+    let policy = policy(global)?;
+    policy.check(&session::registry())?;
+    let covered = |name: &String| {
+        let routes = policy.routes.iter();
+        routes
+            .filter(|route| route.stores.contains(name))
+            .map(|route| Covered::new(route.pattern.to_string(), &route.path))
+            .collect::<Vec<_>>()
+    };
+    let stores: Vec<_> = policy
+        .stores
+        .values()
+        .map(|entry| &entry.config)
+        .filter(|config| VaultFactory.schemes().contains(&config.url.scheme()))
+        .map(|config| (config.clone(), covered(&config.name)))
+        .collect();
+    if stores.is_empty() {
+        let rule = format!("{} has no Vault store", policy.name);
+        return Err(Error::new(ErrorKind::InvalidConfig, rule).into());
+    }
+    let access = if write { Access::Write } else { Access::Read };
+    let text = keyhaul_vault::least_policy(&stores, access)?;
+    output::line(text.trim_end())?;
+    Ok(())
 }
 
 fn policy(global: &Global) -> Result<Policy, Vec<Error>> {

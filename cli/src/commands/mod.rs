@@ -9,6 +9,8 @@ pub mod generate;
 pub mod get;
 pub mod help;
 pub mod list;
+pub mod login;
+pub mod logout;
 pub mod man;
 pub mod resolve;
 pub mod run;

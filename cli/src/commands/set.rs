@@ -1,14 +1,12 @@
-use std::fs::File;
-use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use clap::Args;
-use keyhaul_core::{Error, ErrorKind, PutMode, Reference, SecretBytes, SecretWriter, Version};
+use keyhaul_core::{PutMode, Reference, SecretBytes, Version};
 
 use super::{Carried, reference, replace_advice, version, version_words};
 use crate::failure::Outcome;
 use crate::global::Global;
+use crate::input::{self, Origin};
 use crate::session::Session;
 use crate::{output, prompt};
 
@@ -75,43 +73,11 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
 }
 
 fn read(global: &Global, arguments: &Arguments) -> Outcome<SecretBytes> {
-    let stdin = io::stdin();
-    let from_stdin = arguments
-        .from
-        .as_ref()
-        .is_some_and(|path| path.as_os_str() == "-");
-    let mut writer = SecretWriter::with_limit(MAX_VALUE);
-    match &arguments.from {
-        Some(path) if !from_stdin => {
-            let mut file = File::open(path).map_err(|error| {
-                let kind = match ErrorKind::of_io(&error) {
-                    ErrorKind::NotFound => ErrorKind::InvalidConfig,
-                    kind => kind,
-                };
-                Error::new(kind, format!("the file {} cannot be read", path.display()))
-                    .with_source(error)
-            })?;
-            writer
-                .read_all(&mut file)
-                .map_err(|error| error.with_place(path.display()))?;
-        }
-        None if stdin.is_terminal() => {
-            if global.non_interactive {
-                let rule = "no value: standard input is a terminal, and nothing may be asked";
-                let error = Error::new(ErrorKind::InvalidConfig, rule)
-                    .with_advice("name a file by --from, or pipe the value in");
-                return Err(error.into());
-            }
-            return prompt::new_secret(arguments.reference.short());
-        }
-        // Not by the standard library's buffer, which would keep a copy of the value.
-        _ => {
-            let input = stdin.as_fd().try_clone_to_owned();
-            let input = input.map_err(|error| Error::io("standard input", error))?;
-            writer.read_all(&mut File::from(input))?;
-        }
+    let ask = || prompt::new_secret(arguments.reference.short());
+    let (value, origin) = input::secret(global, arguments.from.as_deref(), MAX_VALUE, ask)?;
+    if origin == Origin::Person {
+        return Ok(value);
     }
-    let value = writer.finish();
     match value.expose() {
         [rest @ .., b'\n'] if arguments.strip_newline => {
             let rest = rest.strip_suffix(b"\r").unwrap_or(rest);

@@ -127,6 +127,29 @@ async fn a_store_that_is_away_is_stood_in_for() {
     );
 }
 
+/// What the breaker refuses is not asked of the first store, and is of the second.
+#[tokio::test(start_paused = true)]
+async fn a_store_known_to_be_down_is_stood_in_for_at_once() {
+    let down = vec![Fault::Fail(ErrorKind::Unavailable); 9];
+    let a = FaultStore::new(holding(b"first").await, down);
+    let b = FaultStore::new(holding(b"second").await, []);
+    let breaker = "url = \"fault://a\"\nbreaker = { failures = 1, pause = \"1m\" }";
+    let policy = POLICY.replace("url = \"fault://a\"", breaker);
+    let policy = Policy::parse("policy", &policy).expect("sound");
+    let registry = Registry::new().with(Prepared {
+        a: a.clone(),
+        b: b.clone(),
+        key_service: false,
+    });
+    let resolver = Resolver::new(policy, registry, None).expect("sound");
+    for _ in 0..5 {
+        let root = reference("web01/root");
+        let secret = resolver.get(&root, GetOptions::default()).await;
+        assert_eq!(secret.expect("from the second").value.expose(), b"second");
+    }
+    assert_eq!((a.seen().len(), b.seen().len()), (1, 5));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_store_that_says_no_is_not_got_round() {
     for kind in ErrorKind::ALL.iter().filter(|kind| !kind.is_transient()) {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -14,9 +14,14 @@ use rustix::process::{Pid, Signal, kill_process};
 const KEEPER: &str = r#"trap '' INT
 "$@" </dev/null >"$KEYHAUL_LOG" 2>&1 &
 echo $!
-read -r _
+read -r word
 kill -9 $! 2>/dev/null
-wait"#;
+wait
+[ "$word" = keep ] || [ -z "$KEYHAUL_FOLDER" ] || rm -rf "$KEYHAUL_FOLDER""#;
+
+/// The environment variable with a folder that goes with the server, but for
+/// [`stop`](Daemon::stop).
+pub(crate) const FOLDER: &str = "KEYHAUL_FOLDER";
 
 /// A running server process.
 #[derive(Debug)]
@@ -84,8 +89,12 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Kills the server and waits for its end.
-    pub fn stop(self) {}
+    /// Kills the server and waits for its end. Its files stay, for another start.
+    pub fn stop(mut self) {
+        if let Some(input) = &mut self.keeper.stdin {
+            let _ = input.write_all(b"keep\n");
+        }
+    }
 }
 
 impl Drop for Daemon {

@@ -141,6 +141,7 @@ fn escaped(path: &str) -> String {
 }
 
 fn unreachable(source: zbus::Error) -> Error {
+    use std::io::ErrorKind as Io;
     let refused = match &source {
         zbus::Error::Address(_) => {
             return Error::new(
@@ -149,25 +150,23 @@ fn unreachable(source: zbus::Error) -> Error {
             )
             .with_advice("write it as unix:path=/run/user/1000/bus");
         }
-        zbus::Error::Handshake(_) => {
-            return Error::new(
-                ErrorKind::PermissionDenied,
-                "the session bus did not accept this user",
-            )
-            .with_advice(
-                "a session bus serves the user whose session it is: run keyhaul as that user",
-            );
-        }
+        zbus::Error::Handshake(_) => Io::ConnectionReset,
         zbus::Error::InputOutput(error) | zbus::Error::Connection(error, _) => error.kind(),
         _ => return Failure::from(secret_service::Error::Zbus(source)).into_error(),
     };
     match refused {
-        std::io::ErrorKind::PermissionDenied => Error::new(
+        // It took the connection and hung up: the socket is not what it does not like.
+        Io::BrokenPipe | Io::ConnectionReset | Io::UnexpectedEof => Error::new(
+            ErrorKind::PermissionDenied,
+            "the session bus did not accept this user",
+        )
+        .with_advice("a bus serves the user whose session it is: run keyhaul as that user"),
+        Io::PermissionDenied => Error::new(
             ErrorKind::PermissionDenied,
             "the socket of the session bus is not open to this user",
         )
-        .with_advice("run keyhaul as the user whose session it is"),
-        std::io::ErrorKind::TimedOut => error::no_answer(),
+        .with_advice("a bus serves the user whose session it is: run keyhaul as that user"),
+        Io::TimedOut => error::no_answer(),
         _ => Error::new(
             ErrorKind::Unavailable,
             "there is no D-Bus session bus at the address given",

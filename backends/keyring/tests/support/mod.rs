@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -92,12 +94,34 @@ pub fn in_own_session(test: &str) -> bool {
 
 /// The same, where the program before decides which session that is.
 pub fn in_session_by(test: &str, before: &[&str]) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
+    if is_inside() {
         return true;
     }
     let this = std::env::current_exe().expect("the test's own path");
     run_inside(&this, test, before);
     false
+}
+
+/// Whether this process was started by a test, as the same test.
+pub fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// Runs this very test as a user whom nobody is, so that its keys are the test's.
+pub fn as_another_user(test: &str, before: &[&str]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Where this program lies, that user may have no way to.
+    let copy = folder.path().join("test");
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("a mode");
+    let this = std::env::current_exe().expect("the test's own path");
+    std::fs::copy(this, &copy).expect("copied");
+    let user = [
+        "setpriv",
+        "--reuid=61234",
+        "--regid=61234",
+        "--clear-groups",
+    ];
+    run_inside(&copy, test, &[&user, before].concat());
 }
 
 /// Runs one test of `program`, this very one or a copy, behind the program before it.

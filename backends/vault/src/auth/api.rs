@@ -1,15 +1,17 @@
 //! The requests of logging in, each with what its statuses mean.
 //!
-//! vaultrs has endpoints for them, but these take role, secret and token as plain strings and give
-//! the new token as one: here they stay in locked memory both ways.
+//! vaultrs has endpoints for them. Those of logging in and unwrapping take role, secret and token as
+//! plain strings, and give the new token as one: here they stay in locked memory both ways. Those
+//! of renewing and revoking begin their path with a tab (vaultrs 0.8), which no server knows.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use keyhaul_core::{Error, ErrorKind, Result, SecretBytes, SecretWriter};
-use reqwest::Method as Http1;
+use reqwest::Method as Verb;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use vaultrs::api::token::requests::LookupTokenSelfRequest;
 
 use super::method::Method;
 use super::token::Life;
@@ -111,7 +113,7 @@ pub(super) async fn login(
     path: &str,
     fields: &BTreeMap<&str, &str>,
 ) -> Result<Issued> {
-    let call = Call::new(Http1::POST, path).body(body(fields)?);
+    let call = Call::new(Verb::POST, path).body(body(fields)?);
     let answer = http.send(call).await?;
     if !answer.is_success() {
         return Err(login_refused(&answer, method));
@@ -171,7 +173,7 @@ pub(super) async fn lookup_self(
     token: &SecretBytes,
     deadline: Option<Instant>,
 ) -> Result<Looked> {
-    let call = Call::new(Http1::GET, "auth/token/lookup-self").manner(asking(token, deadline));
+    let call = Call::endpoint(&LookupTokenSelfRequest {})?.manner(asking(token, deadline));
     let answer = http.send(call).await?;
     if matches!(answer.status, 401 | 403) {
         return Ok(Looked::Refused);
@@ -202,7 +204,7 @@ pub(super) async fn lookup_self(
 /// # Errors
 /// Where there was no answer, or one that settles nothing.
 pub(super) async fn is_alive(http: &Http, token: &SecretBytes) -> Result<bool> {
-    let call = Call::new(Http1::GET, "sys/internal/ui/mounts").manner(asking(token, None));
+    let call = Call::new(Verb::GET, "sys/internal/ui/mounts").manner(asking(token, None));
     let answer = http.send(call).await?;
     match answer.status {
         401 | 403 => Ok(false),
@@ -220,7 +222,7 @@ pub(super) async fn renew_self(
     token: &SecretBytes,
     deadline: Option<Instant>,
 ) -> Result<Option<Life>> {
-    let call = Call::new(Http1::POST, "auth/token/renew-self")
+    let call = Call::new(Verb::POST, "auth/token/renew-self")
         .body(body(&BTreeMap::new())?)
         .manner(asking(token, deadline));
     let answer = http.send(call).await?;
@@ -240,7 +242,7 @@ pub(super) async fn renew_self(
 /// # Errors
 /// Where the server did not do it.
 pub(super) async fn revoke_self(http: &Http, token: &SecretBytes) -> Result<()> {
-    let call = Call::new(Http1::POST, "auth/token/revoke-self").manner(asking(token, None));
+    let call = Call::new(Verb::POST, "auth/token/revoke-self").manner(asking(token, None));
     let answer = http.send(call).await?;
     if answer.is_success() || matches!(answer.status, 401 | 403) {
         return Ok(());
@@ -260,7 +262,7 @@ pub(super) async fn lookup_wrapping(
 ) -> Result<()> {
     let token = utf8(wrapping)?;
     let fields = BTreeMap::from([("token", token)]);
-    let call = Call::new(Http1::POST, "sys/wrapping/lookup").body(body(&fields)?);
+    let call = Call::new(Verb::POST, "sys/wrapping/lookup").body(body(&fields)?);
     let answer = http.send(call).await?;
     if matches!(answer.status, 400 | 401 | 403) {
         return Err(spent());
@@ -290,7 +292,7 @@ pub(super) async fn lookup_wrapping(
 /// # Errors
 /// `Unauthenticated` where somebody did so before.
 pub(super) async fn unwrap_secret_id(http: &Http, wrapping: &SecretBytes) -> Result<SecretBytes> {
-    let call = Call::new(Http1::POST, "sys/wrapping/unwrap").manner(asking(wrapping, None));
+    let call = Call::new(Verb::POST, "sys/wrapping/unwrap").manner(asking(wrapping, None));
     let answer = http.send(call).await?;
     if matches!(answer.status, 400 | 401 | 403) {
         return Err(spent());

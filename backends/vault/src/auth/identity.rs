@@ -49,6 +49,15 @@ struct Flight {
     wrapped: Wrapped,
 }
 
+/// What a probe found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probed {
+    /// A login that holds: more can be asked with it.
+    LoggedIn,
+    /// A wrapped secret id that is still there to be spent. Whatever asks for more spends it.
+    Unspent,
+}
+
 /// What a refusal (403) meant.
 #[derive(Debug)]
 pub(crate) enum Verdict {
@@ -115,7 +124,7 @@ impl Identity {
     ///
     /// # Errors
     /// As [`token`](Self::token) and [`denied`](Self::denied).
-    pub(crate) async fn probe(&self, deadline: Option<Instant>) -> Result<()> {
+    pub(crate) async fn probe(&self, deadline: Option<Instant>) -> Result<Probed> {
         let inner = &self.0;
         if let Kind::AppRole {
             secret_id: SecretId::Wrapped(source),
@@ -124,7 +133,8 @@ impl Identity {
             && inner.valid().is_none()
             && inner.finder(0).kept().is_none()
         {
-            return within(deadline, inner.finder(0).inspect(source)).await?;
+            within(deadline, inner.finder(0).inspect(source)).await??;
+            return Ok(Probed::Unspent);
         }
         let token = self.token(deadline).await?;
         let fresh = inner.valid().is_some_and(|held| {
@@ -136,7 +146,7 @@ impl Identity {
             // The same question that a refusal raises: does it live, and if not, is there another?
             self.denied(&token, deadline).await?;
         }
-        Ok(())
+        Ok(Probed::LoggedIn)
     }
 
     async fn turn(&self, deadline: Option<Instant>) -> Result<OwnedMutexGuard<Flight>> {

@@ -114,7 +114,8 @@ fn permit(key: Key) -> Result<(), KeyError> {
 fn expire(key: Key, lease: Option<Duration>) -> Result<(), KeyError> {
     // 0 would mean for ever, which is right for a token without an end only.
     let seconds = lease.map_or(0, |lease| lease.as_secs().max(1));
-    key.set_timeout(usize::try_from(seconds).unwrap_or(usize::MAX))
+    // The kernel counts in 32 bits.
+    key.set_timeout(u32::try_from(seconds).unwrap_or(u32::MAX) as usize)
 }
 
 fn refused(error: KeyError) -> Error {

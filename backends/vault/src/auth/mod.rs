@@ -23,8 +23,7 @@ mod options;
 mod tests;
 mod token;
 
-pub(crate) use identity::{Identity, Verdict};
+pub(crate) use identity::{Identity, Probed, Verdict};
 pub use login::{Login, Question, login, logout, question};
 pub(crate) use method::Method;
 pub(crate) use options::AUTH;
-pub(crate) use token::Token;

@@ -127,7 +127,7 @@ impl Held {
         // Two thirds of the lease, from its beginning.
         self.due = life
             .left
-            .map(|left| asked + left.saturating_sub(life.lease / 3));
+            .and_then(|left| asked.checked_add(left.saturating_sub(life.lease / 3)));
     }
 
     /// Whether it is not known to be over.

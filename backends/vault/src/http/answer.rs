@@ -32,6 +32,12 @@ struct Errors {
     errors: Option<Vec<String>>,
 }
 
+/// Of an answer of `sys/health`.
+#[derive(Deserialize)]
+struct Health {
+    standby: bool,
+}
+
 impl Answer {
     /// Whether the status is one of success.
     pub(crate) fn is_success(&self) -> bool {
@@ -52,6 +58,12 @@ impl Answer {
         let body: Errors = serde_json::from_slice(self.body.expose()).ok()?;
         let lines = body.errors?;
         Some(lines.iter().map(|line| error::printable(line)).collect())
+    }
+
+    /// Whether a body of `sys/health` says that the server is a standby. A rate limit has the same status.
+    pub(crate) fn is_standby(&self) -> bool {
+        let health: Option<Health> = serde_json::from_slice(self.body.expose()).ok();
+        health.is_some_and(|health| health.standby)
     }
 
     /// The error that the status and the errors body stand for, where the caller knows no better.

@@ -34,6 +34,8 @@ pub(super) struct Client {
     stale: AtomicBool,
 }
 
+/// How long requests let the first one go ahead.
+const AHEAD: Duration = Duration::from_secs(1);
 /// How long a request is under way before giving up on it says anything about the connection.
 const SUSPICIOUS: Duration = Duration::from_millis(500);
 
@@ -142,7 +144,8 @@ impl Client {
         let turn = if self.warm.load(Ordering::Acquire) {
             None
         } else {
-            Some(self.first.lock().await)
+            // Past the limit it goes all the same: what the first one waits for may be its own affair.
+            tokio::time::timeout(AHEAD, self.first.lock()).await.ok()
         };
         // While it waited, another may have got through: then the turn is given on at once.
         let turn = turn.filter(|_| !self.warm.load(Ordering::Acquire));

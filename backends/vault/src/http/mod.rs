@@ -1,7 +1,8 @@
 //! The wire to a server: one [`Http`] per configured store, shared by logins, values and all else.
 //!
 //! [`Settings`] say where and how; a [`Call`] is one request, an [`Answer`] what came back, whatever
-//! its status. Nothing is read from disk or network before the first request.
+//! its status: [`Answer::refusal`] is the error it stands for where nobody knows better. Nothing is
+//! read from disk or network before the first request.
 
 mod address;
 mod answer;
@@ -58,19 +59,6 @@ impl Http {
     /// What it was made with.
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
-    }
-
-    /// Sends a request and takes only success for an answer.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send), and [`Answer::refusal`] where the status is none of success.
-    pub(crate) async fn ask(&self, call: Call<'_>) -> Result<Answer> {
-        let answer = self.send(call).await?;
-        if answer.is_success() {
-            Ok(answer)
-        } else {
-            Err(answer.refusal())
-        }
     }
 
     /// Sends a request. Any status is an answer.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use keyhaul_core::{Error, ErrorKind, Request, Result, SecretPath};
 use reqwest::Method;
+use serde::Deserialize;
 
 use super::Kv;
+use super::content::{Body, Content};
 use super::current::{Current, OneVersion, There, Written};
-use super::fields::{Body, Content};
 use super::paths::Mount;
 use crate::http::{Answer, Call};
 
@@ -70,6 +71,37 @@ impl Change<'_> {
             }
             _ => Ok(Some(written(&answer)?)),
         }
+    }
+
+    /// Whether the token may create here, and not change: then a refusal to create says that something
+    /// is there.
+    pub(super) async fn only_creates(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Told {
+            data: Capabilities,
+        }
+
+        #[derive(Deserialize)]
+        struct Capabilities {
+            capabilities: Vec<String>,
+        }
+
+        let asked = async {
+            let mut body = Body::new();
+            body.text("{\"paths\":[")?;
+            body.string(&self.mount.data(self.path))?;
+            body.text("]}")?;
+            let call = Call::new(Method::POST, "sys/capabilities-self").body(body.finish());
+            let answer = self.kv.send_for(self.request, call, "update").await?;
+            answer.json::<Told>()
+        };
+        // Where that may not be asked either, the refusal stands as it is.
+        let may = asked
+            .await
+            .map(|told| told.data.capabilities)
+            .unwrap_or_default();
+        let has = |wanted: &str| may.iter().any(|capability| capability == wanted);
+        has("create") && !has("update") && !has("root")
     }
 
     /// What is there now.

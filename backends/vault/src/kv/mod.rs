@@ -1,6 +1,7 @@
 //! Key-value engines, versions 1 and 2.
 
 mod change;
+mod content;
 mod current;
 mod delete;
 mod fields;
@@ -16,6 +17,7 @@ use keyhaul_core::{
     Version,
 };
 
+use crate::auth::Probed;
 use crate::config::Config;
 use crate::http::{Answer, Call};
 use crate::wire::Wire;
@@ -74,7 +76,12 @@ impl Kv {
         }
     }
 
+    /// After a probe that left a login unspent, and where no version is declared: what every
+    /// version can do, since asking would spend it.
     pub(crate) async fn capabilities(&self, request: &Request) -> Result<Capabilities> {
+        if self.wire.is_unspent() && !self.mounted.is_known().await {
+            return Ok(Capabilities::new(ONE, self.max_value()));
+        }
         let mount = self.mounted.get(&self.wire, request).await?;
         Ok(self.capabilities_of(&mount))
     }
@@ -96,7 +103,9 @@ impl Kv {
 
     /// Reaches the server, logs in, and sees that the engine is there.
     pub(crate) async fn probe(&self) -> Result<()> {
-        self.wire.probe().await?;
+        if self.wire.probe().await? == Probed::Unspent {
+            return Ok(());
+        }
         self.mounted.probe(&self.wire, &Request::default()).await
     }
 

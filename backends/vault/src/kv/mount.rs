@@ -49,6 +49,11 @@ impl Mounted {
         }
     }
 
+    /// Whether [`get`](Self::get) need not ask.
+    pub(super) async fn is_known(&self) -> bool {
+        self.known.lock().await.is_some()
+    }
+
     /// The mount. Asks the server where it is not known yet; others wait for the same answer.
     ///
     /// # Errors

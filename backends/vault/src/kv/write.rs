@@ -11,8 +11,8 @@ use keyhaul_core::{
 };
 
 use super::change::{Change, check_labels};
+use super::content::{Body, Content};
 use super::current::{Current, OneVersion, There};
-use super::fields::{Body, Content};
 use super::paths::{KvVersion, Mount};
 use super::{Fields, Kv, no_secret, not_root, number_of, succeeded};
 use crate::http::Call;
@@ -20,6 +20,9 @@ use reqwest::Method;
 
 /// How often a write is begun anew because others wrote in between.
 const ATTEMPTS: usize = 64;
+
+/// What is told to who may create and not read.
+const UNSEEN: &str = "there is a secret already, or one that was deleted; the token's policies do not let it see which";
 
 impl Kv {
     pub(crate) async fn put(
@@ -106,15 +109,19 @@ impl Kv {
     async fn create(&self, change: &Change<'_>, named: Option<&Field>) -> Result<OneVersion> {
         let mut compare = 0;
         for _ in 0..ATTEMPTS {
-            if let Some(written) = change.replace(Some(compare)).await? {
-                return Ok(written);
+            let denied = |error: &Error| error.kind() == ErrorKind::PermissionDenied;
+            match change.replace(Some(compare)).await {
+                Ok(Some(written)) => return Ok(written),
+                Ok(None) => {}
+                // To the server, writing where something is there is no creating.
+                Err(error) if denied(&error) && change.only_creates().await => {
+                    return Err(exists(UNSEEN).with_source(error));
+                }
+                Err(error) => return Err(error),
             }
             let found = match change.current().await {
                 // Who may create need not be able to read.
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    return Err(exists("there is a secret already, or one that was deleted; which of them, the token's policies do not let it see")
-                        .with_source(error));
-                }
+                Err(error) if denied(&error) => return Err(exists(UNSEEN).with_source(error)),
                 found => found?,
             };
             match (found, named.filter(|field| !field.is_all())) {

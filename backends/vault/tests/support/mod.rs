@@ -44,14 +44,24 @@ pub fn store_as(token: &str, mount: &str, options: &[(&str, &str)]) -> VaultStor
 
 /// Its configuration.
 pub fn config_as(token: &str, mount: &str, options: &[(&str, &str)]) -> StoreConfig {
-    let file = server().folder().join(fresh("token"));
+    config_at(server(), token, mount, options)
+}
+
+/// The configuration of a store at another server.
+pub fn config_at(
+    server: &OpenBao,
+    token: &str,
+    mount: &str,
+    options: &[(&str, &str)],
+) -> StoreConfig {
+    let file = server.folder().join(fresh("token"));
     fs::write(&file, token).expect("written");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("private");
     let source = format!("file:{}", file.display());
     let auth = table(&[("method", "token"), ("token", &source)]);
     let mut options = table(options);
     options.0.insert("auth".into(), value(Value::Table(auth)));
-    let address = server().address().replace("http://", "vault+http://");
+    let address = format!("vault+{}", server.address());
     StoreConfig::new(
         "site",
         &format!("{address}/{mount}"),

@@ -16,7 +16,7 @@ pub use cluster::Cluster;
 pub use setup::{Certificate, Setup};
 
 use crate::curl::{Curl, Reply};
-use crate::daemon::{Daemon, new_log};
+use crate::daemon::{Daemon, FOLDER, new_log};
 use crate::wait::eventually;
 use crate::{Authority, Issued};
 
@@ -166,7 +166,9 @@ impl OpenBao {
 
     /// Kills the server. It can be started again where it has storage.
     pub fn stop(&mut self) {
-        self.daemon = None;
+        if let Some(daemon) = self.daemon.take() {
+            daemon.stop();
+        }
     }
 
     /// Starts a stopped server at its old address, and leaves it sealed.
@@ -221,7 +223,7 @@ impl OpenBao {
     fn launch(&mut self) {
         let log = new_log(self.folder.path(), "bao.log");
         let home = self.folder.path().as_os_str();
-        let environment: [(&str, &OsStr); 1] = [("HOME", home)];
+        let environment: [(&str, &OsStr); 2] = [("HOME", home), (FOLDER, home)];
         self.daemon = Some(Daemon::start(
             &program(),
             &self.arguments,

@@ -17,7 +17,8 @@ use reqwest::Method as Verb;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Identity, Method, Token, Verdict};
+use super::token::Token;
+use super::{Identity, Method, Probed, Verdict};
 use crate::environment::Environment;
 use crate::http::{Address, Call, Http, Manner, Settings};
 

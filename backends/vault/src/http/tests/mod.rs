@@ -45,6 +45,18 @@ fn wire(address: &str, options: Options, environment: &[(&str, &str)]) -> Http {
     Http::new(Settings::new(Some(address), &options, &environment).expect("settings"))
 }
 
+impl Http {
+    /// Takes only success for an answer.
+    async fn ask(&self, call: Call<'_>) -> Result<Answer> {
+        let answer = self.send(call).await?;
+        if answer.is_success() {
+            Ok(answer)
+        } else {
+            Err(answer.refusal())
+        }
+    }
+}
+
 fn get(path: &str) -> Call<'static> {
     Call::new(Method::GET, path)
 }

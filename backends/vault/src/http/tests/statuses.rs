@@ -36,6 +36,8 @@ async fn every_status_has_its_kind() {
             r#"{"errors":["request path: rate limit quota exceeded"]}"#,
             RateLimited,
         ),
+        (429, "<html>", RateLimited),
+        (429, r#"{"standby":true}"#, Unavailable),
         (472, "", Unavailable),
         (473, "", Unavailable),
         (500, r#"{"errors":["internal error"]}"#, Unavailable),
@@ -170,4 +172,19 @@ async fn a_503_of_a_server_that_is_not_sealed_is_not_called_so() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(!error.message().contains("sealed"), "{error}");
     assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
+}
+
+#[tokio::test]
+async fn a_real_standby_says_so_and_passes_requests_on_to_its_leader() {
+    let cluster = OpenBao::raft(2);
+    let leader = cluster.leader_number();
+    let standby = &cluster.nodes[1 - leader];
+    let ca = text(standby.ca_path().display());
+    let http = http(standby.address(), [("ca-cert", ca)]);
+    let error = http.ask(health()).await.map(drop).expect_err("a standby");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.message().contains("is a standby"), "{error}");
+    let token = secret(cluster.nodes[leader].root_token());
+    let call = get("sys/mounts").manner(with_token(&token));
+    http.ask(call).await.map(drop).expect("by its leader");
 }

@@ -100,6 +100,36 @@ async fn without_an_authority_of_its_own_a_store_believes_the_systems_and_names_
     names(&error, ErrorKind::InvalidConfig, "ca-cert");
 }
 
+#[test]
+fn the_systems_certificates_are_read_only_where_a_store_has_no_authority_of_its_own() {
+    let folder = tempfile::tempdir().expect("folder");
+    let system = folder.path().join("system.pem");
+    std::fs::write(&system, Authority::new("system").pem()).expect("written");
+    let opened = |test: &str| {
+        let test = format!("http::tests::tls::{test}");
+        let output = std::process::Command::new("strace")
+            .args(["-f", "-e", "trace=openat"])
+            .arg(std::env::current_exe().expect("this program"))
+            .args(["--exact", &test])
+            .env("SSL_CERT_FILE", &system)
+            .env_remove("SSL_CERT_DIR")
+            .output()
+            .expect("strace runs: apt-get install strace");
+        assert!(output.status.success(), "{test}");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains("1 passed"), "{said}");
+        String::from_utf8_lossy(&output.stderr)
+            .matches("/system.pem")
+            .count()
+    };
+    assert_eq!(
+        opened("the_authority_comes_from_a_file_a_text_or_a_folder"),
+        0
+    );
+    let control = "without_an_authority_of_its_own_a_store_believes_the_systems_and_names_ca_cert";
+    assert!(opened(control) > 0);
+}
+
 #[tokio::test]
 async fn a_certificate_that_a_server_signed_itself_names_ca_cert() {
     let folder = tempfile::tempdir().expect("folder");

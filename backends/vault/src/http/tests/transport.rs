@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use futures_util::future::join_all;
 use keyhaul_core::ErrorKind;
-use keyhaul_servers::{Proxy, Setup};
+use keyhaul_servers::{Mode, Proxy, Setup, eventually};
 
 use super::raw::response;
 use super::*;
@@ -110,6 +110,33 @@ async fn a_hundred_requests_share_one_connection_over_tls() {
         answer.map(drop).expect("answered");
     }
     assert_eq!(proxy.connections(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_request_that_waits_holds_the_others_up_for_a_second_at_most() {
+    let server = tls_server();
+    let proxy = Proxy::to(server.address());
+    let address = format!("https://{}", proxy.address());
+    let http = http(&address, [("ca-cert", text(server.ca_path().display()))]);
+    let http = Arc::new(http);
+    proxy.set(Mode::Stall);
+    let ask = || {
+        let http = Arc::clone(&http);
+        tokio::spawn(async move { http.ask(health()).await.map(drop) })
+    };
+    let start = Instant::now();
+    let both = [ask(), ask()];
+    let two = || proxy.connections() == 2;
+    eventually("the second one goes as well", Duration::from_secs(10), two);
+    assert!(
+        start.elapsed() >= Duration::from_millis(900),
+        "{:?}",
+        start.elapsed()
+    );
+    proxy.set(Mode::Pass);
+    for asked in both {
+        asked.await.expect("no panic").expect("answered");
+    }
 }
 
 #[tokio::test]
