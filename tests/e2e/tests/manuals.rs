@@ -4,7 +4,7 @@ use std::fs;
 
 use keyhaul_e2e::{Site, finish, finish_with, program};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 17] = [
     "check",
     "completions",
     "copy",
