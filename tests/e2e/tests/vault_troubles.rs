@@ -282,7 +282,6 @@ impl Stream {
     fn await_failure(&self) {
         await_more(&self.failed, 1, "a failure");
     }
-
 }
 
 /// Ends streams, also where a test fails while they run.
