@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::paths::Mount;
-use super::{Fields, Kv};
+use super::{Fields, Kv, unread};
 use crate::http::{Answer, Call};
 
 /// An answer of `data/PATH`.
@@ -185,7 +185,7 @@ impl Kv {
         let call = Call::new(Method::GET, mount.data(path));
         let answer = self.send(request, call, "read").await?;
         if !answer.is_success() && answer.status != 404 {
-            return Err(answer.refusal());
+            return Err(unread(&answer, path));
         }
         let read: Read<'_> = answer.json()?;
         let Some(ReadData { data, metadata }) = read.data else {
@@ -221,7 +221,7 @@ impl Kv {
         match answer.status {
             404 if answer.is_absence() => Ok(None),
             _ if answer.is_success() => Ok(Some(answer.json::<About>()?.data)),
-            _ => Err(answer.refusal()),
+            _ => Err(unread(&answer, path)),
         }
     }
 }

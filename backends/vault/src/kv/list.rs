@@ -12,8 +12,8 @@ use futures_util::stream;
 use keyhaul_core::{Error, ErrorKind, ListOptions, Page, Request, Result, SecretPath};
 use serde::Deserialize;
 
-use super::Kv;
 use super::paths::{KvVersion, Mount};
+use super::{Kv, unread};
 use crate::http::Call;
 
 /// The most entries of a page, whatever limit is asked for.
@@ -192,7 +192,7 @@ impl Lister<'_> {
         match answer.status {
             404 if answer.is_absence() => return Ok(Vec::new()),
             _ if answer.is_success() => {}
-            _ => return Err(answer.refusal()),
+            _ => return Err(unread(&answer, prefix)),
         }
         let keys = answer.json::<Listed>()?.data.keys;
         let entries = keys.iter().filter_map(|key| {

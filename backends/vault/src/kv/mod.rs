@@ -169,6 +169,18 @@ fn succeeded(answer: Answer) -> Result<Answer> {
     }
 }
 
+/// The error for a reading that was refused. A 400 to one is not about the request, where the path is
+/// of letters that every server takes: the engine answers so while it prepares its storage, as each
+/// node of a cluster does after a new leader came.
+fn unread(answer: &Answer, path: &SecretPath) -> Error {
+    let refusal = answer.refusal();
+    if answer.status == 400 && answer.listed().is_some() && path.as_str().is_ascii() {
+        Error::new(ErrorKind::Unavailable, "the engine is not ready").with_source(refusal)
+    } else {
+        refusal
+    }
+}
+
 fn no_secret() -> Error {
     Error::new(ErrorKind::NotFound, "no such secret")
 }

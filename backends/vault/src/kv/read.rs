@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::current::Read;
 use super::paths::{KvVersion, Mount, without_data};
-use super::{Fields, Kv, no_secret, no_version, not_root, number_of};
+use super::{Fields, Kv, no_secret, no_version, not_root, number_of, unread};
 use crate::http::{Answer, Call};
 
 /// An answer of KV version 1.
@@ -128,7 +128,7 @@ impl Kv {
         }
         let answer = self.send(&options.request, call, "read").await?;
         if !answer.is_success() && answer.status != 404 {
-            return Err(answer.refusal());
+            return Err(unread(&answer, path));
         }
         let read: Read<'_> = answer.json()?;
         let Some(data) = read.data else {
@@ -159,7 +159,7 @@ impl Kv {
         match answer.status {
             404 => Err(absent(&answer, options)),
             _ if answer.is_success() => Ok(answer),
-            _ => Err(answer.refusal()),
+            _ => Err(unread(&answer, path)),
         }
     }
 
