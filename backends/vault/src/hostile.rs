@@ -289,6 +289,74 @@ async fn what_the_server_does_not_take_is_no_contention() {
     }
 }
 
+/// A 400 to a reading: of an engine that is not ready, of letters that servers take in no path, and of a
+/// server that speaks only TLS.
+#[tokio::test]
+async fn a_reading_that_is_refused_is_told_by_who_refuses_it() {
+    let not_now = r#"{"errors":["Upgrading from non-versioned to versioned data."]}"#;
+    let tls_only = "Client sent an HTTP request to an HTTPS server.\n";
+    for (body, at, expected) in [
+        (not_now, "vms/a", ErrorKind::Unavailable),
+        (not_now, "vms/a\u{a0}", ErrorKind::InvalidReference),
+        (tls_only, "vms/a", ErrorKind::InvalidConfig),
+    ] {
+        let server = Raw::new(move |_, head, stream| match head {
+            head if head.starts_with("GET /v1/sys/internal/") => say(
+                stream,
+                200,
+                r#"{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}"#,
+            ),
+            _ => say(stream, 400, body),
+        });
+        let site = Site::at(&server, &[]);
+        let (at, value) = (path(at), SecretBytes::copy_from(b"x"));
+        let create = PutOptions::default().mode(PutMode::Create);
+        for error in [
+            site.store.get(&at, &read()).await.map(drop),
+            site.store.stat(&at, &read()).await.map(drop),
+            site.store
+                .list(&at, &ListOptions::default())
+                .await
+                .map(drop),
+            site.store.put(&at, &value, &create).await.map(drop),
+        ] {
+            let error = error.expect_err("refused");
+            assert_eq!(error.kind(), expected, "{body}: {error}");
+        }
+    }
+}
+
+/// A name that is not in the map costs no credential that nobody knows of.
+#[tokio::test]
+async fn a_credential_without_the_field_meant_is_given_back() {
+    let server = Raw::new(|_, head, stream| match head {
+        head if head.starts_with("GET ") => say(
+            stream,
+            200,
+            r#"{"lease_id":"secret/creds/web/7","lease_duration":60,"data":{"password":"x"}}"#,
+        ),
+        _ => say(stream, 204, ""),
+    });
+    let site = Site::at(&server, &[("engine", "leased")]);
+    let options = read().field(Field::new("pasword").ok());
+    let error = site.store.get(&path("creds/web"), &options).await;
+    assert_eq!(error.expect_err("no such").kind(), ErrorKind::NotFound);
+    let given_back = "PUT /v1/sys/leases/revoke/secret/creds/web/7 ";
+    assert!(
+        server
+            .seen()
+            .iter()
+            .any(|head| head.starts_with(given_back))
+    );
+    let named = read().field(Field::new("password").ok());
+    let before = server.seen().len();
+    site.store
+        .get(&path("creds/web"), &named)
+        .await
+        .expect("kept");
+    assert_eq!(server.seen().len(), before + 1);
+}
+
 /// The greatest numbers that JSON and headers have room for do not break clocks.
 #[tokio::test]
 async fn times_without_end_are_no_panic() {

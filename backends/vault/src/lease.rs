@@ -74,9 +74,13 @@ impl Leased {
         let answer = self.lend(path, options).await?;
         let lent: Lent<'_> = answer.json()?;
         let field = options.field.as_ref().unwrap_or(&self.field);
-        match pick(&lent, field) {
-            Some(value) => Ok(Secret::new(value?, metadata(&lent))),
-            None => Err(answer.garbage()),
+        match pick(&lent, field).unwrap_or_else(|| Err(answer.garbage())) {
+            Ok(value) => Ok(Secret::new(value, metadata(&lent))),
+            Err(error) => {
+                // Nobody will use it, and whoever asks again has another made.
+                self.take_leave(&lent, path, &options.request).await;
+                Err(error)
+            }
         }
     }
 
@@ -115,14 +119,8 @@ impl Leased {
     pub(crate) async fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {
         let answer = self.lend(path, options).await?;
         let lent: Lent<'_> = answer.json()?;
-        let metadata = metadata(&lent);
-        if !lent.lease_id.is_empty()
-            && let Err(error) = self.give_back(&lent.lease_id, &options.request).await
-        {
-            // It ends by itself; to say nothing would leave a riddle in the database.
-            tracing::warn!(%path, %error, "the credential made to see its lease could not be given back, and lives until the lease ends");
-        }
-        Ok(metadata)
+        self.take_leave(&lent, path, &options.request).await;
+        Ok(metadata(&lent))
     }
 
     /// Reaches the server, logs in, and sees that an engine is there.
@@ -158,6 +156,16 @@ impl Leased {
                 "the engine has no such path",
             )),
             _ => Err(answer.refusal()),
+        }
+    }
+
+    /// Gives a credential back that nobody uses.
+    async fn take_leave(&self, lent: &Lent<'_>, path: &SecretPath, request: &Request) {
+        if !lent.lease_id.is_empty()
+            && let Err(error) = self.give_back(&lent.lease_id, request).await
+        {
+            // It ends by itself; to say nothing would leave a riddle in the database.
+            tracing::warn!(%path, %error, "a credential that nobody uses could not be given back, and lives until its lease ends");
         }
     }
 
