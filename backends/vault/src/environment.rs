@@ -17,7 +17,6 @@ type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
 pub(crate) struct Environment(Box<Lookup>);
 
 /// A variable that is set, and not to nothing.
-#[derive(Debug)]
 pub(crate) struct Variable {
     /// Its full name, as `BAO_ADDR`.
     pub(crate) name: String,
@@ -120,7 +119,7 @@ impl Variable {
             .map_err(|_| self.refused("is a whole number"))
     }
 
-    /// Its duration: `60`, `60s`, `500ms`, `2m`.
+    /// Its duration: `60`, `60s`, `500ms`, `2m`, `1m30s`.
     ///
     /// # Errors
     /// `InvalidConfig` with what it takes.
@@ -128,8 +127,8 @@ impl Variable {
         if let Ok(seconds) = self.text.parse() {
             return Ok(Duration::from_secs(seconds));
         }
-        parse_duration(&self.text).ok_or_else(|| {
-            self.refused("is a number of seconds or a duration like 500ms, 60s or 2m")
+        added_up(&self.text).ok_or_else(|| {
+            self.refused("is a number of seconds or a duration like 500ms, 60s or 1m30s")
         })
     }
 
@@ -140,9 +139,31 @@ impl Variable {
     }
 }
 
+impl fmt::Debug for Variable {
+    /// Its name: a proxy's address may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Variable({})", self.name)
+    }
+}
+
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Environment")
+    }
+}
+
+/// A duration as Go writes it, in parts: `1m30s`.
+fn added_up(mut text: &str) -> Option<Duration> {
+    let mut sum = Duration::ZERO;
+    loop {
+        let unit = text.find(|letter: char| !letter.is_ascii_digit())?;
+        let length = text[unit..].find(|letter: char| letter.is_ascii_digit());
+        let (part, rest) = text.split_at(length.map_or(text.len(), |length| unit + length));
+        sum = sum.checked_add(parse_duration(part)?)?;
+        if rest.is_empty() {
+            return Some(sum);
+        }
+        text = rest;
     }
 }
 
@@ -188,5 +209,20 @@ mod tests {
             text: "90".into(),
         };
         assert_eq!(seconds.duration().expect("read"), Duration::from_secs(90));
+        for (text, expected) in [
+            ("1m30s", Some(Duration::from_secs(90))),
+            ("1h0m0s", Some(Duration::from_secs(3600))),
+            ("500ms", Some(Duration::from_millis(500))),
+            ("1m30", None),
+            ("m", None),
+            ("1é2s", None),
+            (
+                "18446744073709551615ms18446744073709551615ms",
+                Some(Duration::from_millis(u64::MAX) * 2),
+            ),
+        ] {
+            assert_eq!(added_up(text), expected, "{text}");
+        }
+        assert!(!format!("{wrong:?}").contains("hunter2"));
     }
 }
