@@ -12,7 +12,7 @@ use super::api::{self, Looked};
 use super::finding::{Finder, Wrapped};
 use super::kept::Place;
 use super::method::{Kind, Method, SecretId};
-use super::token::{Held, Origin, Token};
+use super::token::{Held, Origin, Token, dead};
 use crate::environment::Environment;
 use crate::http::Http;
 
@@ -403,28 +403,6 @@ impl Inner {
             Err(error) => tracing::warn!(%error, "no new login before the old one ends"),
         }
     }
-}
-
-/// The error for a token that is dead, with what is known of the reason.
-fn dead(held: Option<&Held>) -> Error {
-    let (what, life) = match held {
-        Some(held) => (held.origin.to_string(), held.life),
-        None => ("the token".to_owned(), None),
-    };
-    let reason = match (held, life) {
-        (None, _) => "has expired",
-        (_, Some(life)) if life.counted => "is dead: used up, expired or revoked",
-        (_, Some(_)) => "is dead although its lease is not over: it was revoked",
-        (_, None) => "is dead: expired, revoked or used up",
-    };
-    let advice = match held.map(|held| &held.origin) {
-        Some(Origin::Environment(name)) => {
-            format!("put a living token into ${name}, or unset it and log in: keyhaul login STORE")
-        }
-        Some(Origin::Source(source)) => format!("put a living token into {source}"),
-        _ => "log in: keyhaul login STORE".to_owned(),
-    };
-    Error::new(ErrorKind::Unauthenticated, format!("{what} {reason}")).with_advice(advice)
 }
 
 async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Result<T> {

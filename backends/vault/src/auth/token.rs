@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keyhaul_core::SecretBytes;
 use keyhaul_core::credential::CredentialSource;
+use keyhaul_core::{Error, ErrorKind, SecretBytes};
 
 /// How long a token of unknown lease is used before it is looked up. A process that fetches its
 /// secrets and ends is done by then, and the question would only cost it.
@@ -151,6 +151,28 @@ impl Held {
     pub(super) fn leave(&mut self) {
         self.due = None;
     }
+}
+
+/// The error for a token that is dead, with what is known of the reason.
+pub(super) fn dead(held: Option<&Held>) -> Error {
+    let (what, life) = match held {
+        Some(held) => (held.origin.to_string(), held.life),
+        None => ("the token".to_owned(), None),
+    };
+    let reason = match (held, life) {
+        (None, _) => "has expired",
+        (_, Some(life)) if life.counted => "is dead: used up, expired or revoked",
+        (_, Some(_)) => "is dead although its lease is not over: it was revoked",
+        (_, None) => "is dead: expired, revoked or used up",
+    };
+    let advice = match held.map(|held| &held.origin) {
+        Some(Origin::Environment(name)) => {
+            format!("put a living token into ${name}, or unset it and log in: keyhaul login STORE")
+        }
+        Some(Origin::Source(source)) => format!("put a living token into {source}"),
+        _ => "log in: keyhaul login STORE".to_owned(),
+    };
+    Error::new(ErrorKind::Unauthenticated, format!("{what} {reason}")).with_advice(advice)
 }
 
 #[cfg(test)]
