@@ -137,7 +137,7 @@ impl Config {
                 if options.has(name) {
                     let rule = format!("`{name}` has no meaning for a leased engine");
                     return Err(
-                        at(store, name, rule).with_advice("leave it out, or engine = \"leased\"")
+                        at(store, name, rule).with_advice("leave it out, or engine = \"kv\"")
                     );
                 }
             }

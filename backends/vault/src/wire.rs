@@ -38,6 +38,16 @@ impl Wire {
         capability: &str,
     ) -> Result<Answer> {
         let path = call.path.clone();
+        let answer = self.ask(request, call).await?;
+        answer.ok_or_else(|| self.denied(&path, capability))
+    }
+
+    /// Sends `call`. None where the server denies it: what the system denies on the way there, as a
+    /// credential's file or a socket, is an error and nothing of the server's.
+    ///
+    /// # Errors
+    /// As [`Http::send`] and [`Identity`].
+    pub(crate) async fn ask(&self, request: &Request, call: Call<'_>) -> Result<Option<Answer>> {
         self.unspent.store(false, Ordering::Relaxed);
         let token = self.identity.token(request.deadline).await?;
         let first = call
@@ -45,18 +55,15 @@ impl Wire {
             .manner(Manner::of(request, Some(token.value())));
         let answer = self.http.send(first).await?;
         if answer.status != 403 {
-            return Ok(answer);
+            return Ok(Some(answer));
         }
         // Denied, or a token that is dead? The login finds out, once for all who ask.
         let Verdict::Again(fresh) = self.identity.denied(&token, request.deadline).await? else {
-            return Err(self.denied(&path, capability));
+            return Ok(None);
         };
         let again = call.manner(Manner::of(request, Some(fresh.value())));
         let answer = self.http.send(again).await?;
-        if answer.status != 403 {
-            return Ok(answer);
-        }
-        Err(self.denied(&path, capability))
+        Ok((answer.status != 403).then_some(answer))
     }
 
     /// Reaches the server, and sees that the login holds. Where it is still to be made and could be

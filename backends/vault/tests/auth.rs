@@ -63,6 +63,29 @@ async fn read(store: &VaultStore, path: &str) -> Result<Vec<u8>, Error> {
     Ok(secret.value.expose().to_vec())
 }
 
+/// What the system denies on the way is not taken for the server's refusal of the mount.
+#[tokio::test]
+async fn a_credential_that_others_can_read_is_refused_by_its_name() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("folder");
+    let source = private(folder.path(), "token", server().root_token());
+    let config = config(&[("method", "token"), ("token", &source)]);
+    let mode = |mode| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(folder.path().join("token"), permissions).expect("set");
+    };
+    mode(0o644);
+    let store = VaultStore::open(&config).expect("a store");
+    let error = read(&store, "web01/root").await.expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert!(error.message().contains("has mode 0644"), "{error}");
+    let advice = error.advice().expect("advice");
+    assert!(advice.starts_with("chmod 0600 "), "{advice}");
+    // The control.
+    mode(0o600);
+    assert_eq!(read(&store, "web01/root").await.expect("read"), b"hunter2");
+}
+
 #[tokio::test]
 async fn a_store_logs_in_once_and_a_revoked_token_fails_no_request() {
     let folder = tempfile::tempdir().expect("folder");

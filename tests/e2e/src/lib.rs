@@ -15,6 +15,7 @@ mod rfb;
 mod running;
 mod site;
 mod terminal;
+pub mod vault;
 mod vm;
 
 pub use certificates::Certificates;

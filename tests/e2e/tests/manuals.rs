@@ -4,15 +4,18 @@ use std::fs;
 
 use keyhaul_e2e::{Site, finish, finish_with, program};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 17] = [
     "check",
     "completions",
+    "copy",
     "delete",
     "explain",
     "generate",
     "get",
     "help",
     "list",
+    "login",
+    "logout",
     "man",
     "resolve",
     "run",

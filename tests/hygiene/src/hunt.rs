@@ -82,7 +82,9 @@ pub fn commands(house: &House) {
         let (_, folder) = words
             .rsplit_once("--release ")
             .expect("the way to take it away");
-        house.succeeds(&["resolve", "--release", folder.trim()], b"");
+        // Libraries have more to say behind it.
+        let folder = folder.lines().next().expect("a folder").trim();
+        house.succeeds(&["resolve", "--release", folder], b"");
     }
     let words = ["generate", "--overwrite", "web01/made", "--length", "48"];
     let done = house.succeeds(&words, b"");

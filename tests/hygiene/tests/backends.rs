@@ -2,14 +2,20 @@
 //! QEMU, and keyhaul's own memory. Where a store is spoken to in the clear, that one medium is excepted
 //! by name; over TLS and over an encrypted session nothing is.
 
+use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use keyhaul_hygiene::hunt::{commands, own_memory, system};
 use keyhaul_hygiene::needle::letters;
 use keyhaul_hygiene::qemu::Volume;
-use keyhaul_hygiene::{House, assert_clean};
+use keyhaul_hygiene::{House, Needle, assert_clean};
 use keyhaul_servers::Backend;
+
+const CONFLICT: i32 = 11;
+const NOT_FOUND: i32 = 16;
+const UNAUTHENTICATED: i32 = 22;
+const RUN: i32 = 125;
 
 /// The canary of the houses with a real QEMU, and the volume that it opens.
 fn shared() -> &'static (Vec<u8>, Volume) {
@@ -17,7 +23,7 @@ fn shared() -> &'static (Vec<u8>, Volume) {
     SHARED.get_or_init(|| {
         let passphrase = letters(48);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("backends");
-        std::fs::create_dir_all(&folder).expect("folder");
+        fs::create_dir_all(&folder).expect("folder");
         let volume = Volume::new(&folder, &passphrase);
         (passphrase, volume)
     })
@@ -91,6 +97,57 @@ fn values_in_the_clear_are_seen_on_their_medium() {
             "{backend:?}"
         );
         assert_eq!(seen(&["get", "web01/root"], b""), clear, "{backend:?}");
+        house.end(&[]);
+    }
+}
+
+/// Credentials that the server does not take, or that are none, are not repeated by anybody.
+#[test]
+fn refused_credentials_and_failures_tell_nothing() {
+    for (backend, file, refused) in [
+        (Backend::VaultHttp, "token", UNAUTHENTICATED),
+        (Backend::VaultAppRole, "secret-id", UNAUTHENTICATED),
+    ] {
+        let house = House::new().on(backend);
+        let canary = house.canary().bytes().to_vec();
+        house.succeeds(&["set", "web01/root"], &canary);
+        house.fails(NOT_FOUND, &["get", "web01/absent"], b"");
+        house.fails(NOT_FOUND, &["resolve", "web01/root", "web01/absent"], b"");
+        house.fails(
+            CONFLICT,
+            &["set", "web01/root", "--if-version", "7"],
+            &canary,
+        );
+        let entries = fs::read_dir(house.outside().join("credentials")).expect("a folder");
+        let mut paths = entries.map(|entry| entry.expect("an entry").path());
+        let credential = paths
+            .find(|path| path.extension().is_some_and(|end| end == file))
+            .expect("the credential");
+        let wrong = letters(40);
+        house.also(Needle::new("the wrong credential", &wrong));
+        let object = "secret,id=s,ref=web01/root";
+        for (content, status) in [
+            (wrong.clone(), Some(refused)),
+            // No header and no JSON takes it as it is.
+            ([&wrong[..], b"\n\xff\0", &wrong].concat(), None),
+        ] {
+            fs::write(&credential, content).expect("written");
+            let run = ["run", "--", "qemu-io", "--object", object, "-c", "quit"];
+            house.fails(RUN, &run, b"");
+            for words in [
+                &["get", "web01/root"][..],
+                &["check"],
+                &["resolve", "web01/root"],
+            ] {
+                let done = house.silent(words, b"");
+                assert!(!done.status.success(), "{}", done.words());
+                assert!(
+                    status.is_none() || done.status.code() == status,
+                    "{}",
+                    done.words()
+                );
+            }
+        }
         house.end(&[]);
     }
 }

@@ -13,7 +13,7 @@ use keyhaul_hygiene::process;
 use keyhaul_hygiene::program::{Running, collect, finish, wait_until};
 use keyhaul_hygiene::qemu::{Qmp, Volume};
 use keyhaul_hygiene::trace::Trace;
-use keyhaul_hygiene::{House, Needle, assert_clean, files, search};
+use keyhaul_hygiene::{House, assert_clean, files, search};
 use serde_json::json;
 
 /// The canary of this file's houses, and the volume that it opens.

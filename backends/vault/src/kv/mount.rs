@@ -205,10 +205,7 @@ impl Mounted {
 /// `PermissionDenied` where the server does not tell, as for a path where nothing is mounted.
 pub(crate) async fn ask(wire: &Wire, request: &Request, path: &str) -> Result<Answer> {
     let call = crate::http::Call::new(Method::GET, format!("sys/internal/ui/mounts/{path}"));
-    let answer = wire.send(request, call, "read").await.map_err(|error| {
-        if error.kind() != ErrorKind::PermissionDenied {
-            return error;
-        }
+    let answer = wire.ask(request, call).await?.ok_or_else(|| {
         Error::new(
             ErrorKind::PermissionDenied,
             format!("nothing is mounted at `{path}`, or the token's policies allow nothing below it"),
