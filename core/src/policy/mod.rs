@@ -84,7 +84,7 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Target {
-    /// The stores, the first for writes.
+    /// The stores, the first for writes; it alone where a version is asked for.
     pub stores: Vec<String>,
     /// The path in them.
     pub path: SecretPath,
@@ -173,8 +173,13 @@ impl Policy {
                 .with_route(&route.place)
                 .with_reference(reference.short())
         })?;
+        // A version is the first store's own: another's of that name is another value.
+        let stores = match reference.version() {
+            Some(_) => route.stores.iter().take(1).cloned().collect(),
+            None => route.stores.clone(),
+        };
         Ok(Target {
-            stores: route.stores.clone(),
+            stores,
             path,
             version: reference.version().cloned(),
             field: reference.field().or(route.field.as_ref()).cloned(),

@@ -54,8 +54,12 @@ fn target(policy: &Policy, reference: &str) -> Target {
 #[test]
 fn the_first_matching_route_decides() {
     let policy = Policy::parse("p.toml", GOOD).expect("valid");
+    assert_eq!(
+        target(&policy, "prod-1/disk/root").stores,
+        ["site", "local"]
+    );
     let found = target(&policy, "prod-1/disk/root?version=4");
-    assert_eq!(found.stores, ["site", "local"]);
+    assert_eq!(found.stores, ["site"]);
     assert_eq!(found.path.as_str(), "vms/prod-1/disk/root");
     assert_eq!(found.version.as_ref().map(Version::as_str), Some("4"));
     assert_eq!(found.field.as_ref().map(Field::as_str), Some("passphrase"));

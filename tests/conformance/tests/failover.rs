@@ -161,6 +161,29 @@ async fn a_store_that_says_no_is_not_got_round() {
     }
 }
 
+/// What another store has under the same number is another value.
+#[tokio::test(start_paused = true)]
+async fn a_pinned_version_is_asked_of_its_own_store_alone() {
+    let away = Fault::Fail(ErrorKind::Unavailable);
+    let a = FaultStore::new(holding(b"first").await, [away.clone(), away]);
+    let b = FaultStore::new(holding(b"second").await, []);
+    let resolver = resolver(Prepared {
+        a,
+        b: b.clone(),
+        key_service: false,
+    })
+    .expect("sound");
+    let pinned = [reference("web01/root?version=1")];
+    let one = resolver.get(&pinned[0], GetOptions::default()).await;
+    let many = resolver.resolve(&pinned, &Request::default()).await;
+    assert_eq!(one.expect_err("away").kind(), ErrorKind::Unavailable);
+    let error = many[0].as_ref().expect_err("away");
+    assert_eq!((error.kind(), b.seen().len()), (ErrorKind::Unavailable, 0));
+    // The first store is there again, and has it.
+    let one = resolver.get(&pinned[0], GetOptions::default()).await;
+    assert_eq!(one.expect("there").value.expose(), b"first");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_write_goes_to_the_first_store_or_nowhere() {
     let a = FaultStore::new(

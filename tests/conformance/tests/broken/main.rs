@@ -3,6 +3,7 @@
 
 mod store;
 
+use futures_util::StreamExt as _;
 use keyhaul_conformance::report;
 use store::{Broken, Defect};
 
@@ -105,8 +106,9 @@ async fn every_defect_is_noticed() {
         let caught = report.failed().any(|(name, _)| name.starts_with(trial));
         (!caught).then(|| format!("{defect:?} is not noticed by `{trial}`: {report}"))
     });
-    let missed = futures_util::future::join_all(tasks).await;
-    let missed: Vec<_> = missed.into_iter().flatten().collect();
+    // A few at once: among all of them, one that shows by its timing hardly gets its turn.
+    let outcomes = futures_util::stream::iter(tasks).buffer_unordered(4);
+    let missed: Vec<_> = outcomes.filter_map(std::future::ready).collect().await;
     assert!(missed.is_empty(), "{}", missed.join("\n\n"));
 }
 

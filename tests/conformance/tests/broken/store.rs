@@ -73,6 +73,13 @@ pub enum Defect {
     WritesFieldsUnguarded,
 }
 
+/// How long a store that races leaves others to come between: longer than a busy machine keeps a
+/// task from its turn.
+const RACE: Duration = Duration::from_millis(20);
+
+/// How long half a value is there to be read.
+const TEAR: Duration = Duration::from_millis(2);
+
 /// The memory store, with a defect or without.
 pub struct Broken {
     defect: Option<Defect>,
@@ -131,7 +138,7 @@ impl Broken {
         let exists = self.exists(path).await;
         let current = self.inner.stat(path, &GetOptions::default()).await.ok();
         let expired = current.as_ref().is_some_and(|stat| stat.expires.is_some());
-        let race = async || tokio::time::sleep(Duration::from_millis(2)).await;
+        let race = async || tokio::time::sleep(RACE).await;
         Ok(match (self.defect, mode) {
             (Some(Defect::IgnoresCreate), PutMode::Create) => PutMode::Overwrite,
             (Some(Defect::CreatesOverExpired), PutMode::Create) if expired => PutMode::Overwrite,
@@ -198,7 +205,7 @@ impl Broken {
             Defect::RacesFields => {
                 let field = named?.to_string();
                 let mut old = map().await?;
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                tokio::time::sleep(RACE).await;
                 let text = std::str::from_utf8(value.expose()).ok()?;
                 old.as_object_mut()?.insert(field, text.into());
                 let value = SecretBytes::copy_from(old.to_string().as_bytes());
@@ -313,6 +320,9 @@ impl SecretStore for Broken {
                 let plain = PutOptions::default();
                 if self.is(Defect::TearsValues) || exists {
                     self.inner.put(&path, &half, &plain).await?;
+                    if self.is(Defect::TearsValues) {
+                        tokio::time::sleep(TEAR).await;
+                    }
                     tokio::task::yield_now().await;
                 }
             }
