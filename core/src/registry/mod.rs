@@ -9,6 +9,7 @@ use url::Url;
 
 pub use options::{OptionKind, OptionSpec, OptionValue, Options, Value, parse_duration};
 
+use crate::policy::store_keys;
 use crate::{Error, ErrorKind, Operation, Result, SecretStore};
 
 /// Makes the stores of one backend.
@@ -164,10 +165,13 @@ impl Registry {
     /// # Errors
     /// `InvalidConfig` with the place and what is known.
     pub fn check(&self, config: &StoreConfig) -> Result<()> {
-        let factory = self.factory(config)?;
-        config
-            .options
-            .check(factory.options())
+        let specs = self.factory(config)?.options();
+        // Who mistypes a key may have meant one that every store has.
+        let known = specs.iter().map(|spec| spec.name).chain(store_keys());
+        let options = &config.options;
+        options
+            .check_keys(known)
+            .and_then(|()| options.check(specs))
             .map_err(|error| error.with_store(&config.name))
     }
 

@@ -4,15 +4,18 @@ use std::fs;
 
 use keyhaul_e2e::{Site, finish, finish_with, program};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 17] = [
     "check",
     "completions",
+    "copy",
     "delete",
     "explain",
     "generate",
     "get",
     "help",
     "list",
+    "login",
+    "logout",
     "man",
     "resolve",
     "run",
@@ -117,4 +120,18 @@ fn help_has_the_table_of_exit_codes() {
         assert!(option.text().contains("Usage: keyhaul"), "{command}");
     }
     finish(&mut site.keyhaul(["help", "no-such-command"])).exits(14);
+}
+
+#[test]
+fn every_command_is_in_the_books_list() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/commands.md");
+    let page = fs::read_to_string(page).expect("the page");
+    let mut listed: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `keyhaul "))
+        .filter_map(|row| row.split([' ', '`']).next())
+        .collect();
+    listed.sort_unstable();
+    listed.dedup();
+    assert_eq!(listed, COMMANDS);
 }
