@@ -150,21 +150,17 @@ fn what_differs_stops_nothing_else_and_is_replaced_only_when_told_to() {
 }
 
 #[test]
-fn versions_are_copied_where_they_are_asked_for() {
+fn versions_are_copied_unless_only_the_current_is_asked_for() {
     let site = Site::new();
     for value in ["one", "two", "three"] {
         site.set("web01/root", value, &[]);
     }
-    let copy = [
-        "copy",
-        "--from",
-        "old",
-        "--to",
-        "new",
-        "--versions",
-        "--verify",
-    ];
-    let done = site.keyhaul(&copy);
+    let copy = ["copy", "--from", "old", "--to", "new"];
+    let current =
+        site.keyhaul(&[&copy[..], &["--current", "--dry-run", "--format", "json"]].concat());
+    let report: Value = serde_json::from_slice(&current.stdout).expect("JSON");
+    assert_eq!(report["written"][0]["versions"], 1);
+    let done = site.keyhaul(&[&copy[..], &["--verify"]].concat());
     assert!(done.status.success(), "{}", words(&done));
     assert_eq!(site.get("new/root"), "three");
     assert_eq!(site.get("new/root?version=1"), "one");

@@ -49,9 +49,9 @@ pub struct Arguments {
     #[arg(long)]
     overwrite: bool,
 
-    /// Copy older versions too, oldest first, where both stores have versions
+    /// Copy current values alone; else older versions go first, where both stores have versions
     #[arg(long)]
-    versions: bool,
+    current: bool,
 
     #[command(flatten)]
     output: Output,
@@ -65,6 +65,7 @@ struct Report<'a> {
     written: Vec<Written<'a>>,
     same: Vec<&'a SecretPath>,
     expired: Vec<&'a SecretPath>,
+    gone: Vec<&'a SecretPath>,
     failed: Vec<Failed<'a>>,
 }
 
@@ -95,7 +96,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     options.dry_run = arguments.dry_run;
     options.verify = arguments.verify;
     options.overwrite = arguments.overwrite;
-    options.versions = arguments.versions;
+    options.versions = !arguments.current;
     let items = work(&session, &arguments, &options)?;
 
     let report = report(&arguments, &items);
@@ -130,6 +131,7 @@ fn report<'a>(arguments: &'a Arguments, items: &'a [Item]) -> Report<'a> {
         written: Vec::new(),
         same: Vec::new(),
         expired: Vec::new(),
+        gone: Vec::new(),
         failed: Vec::new(),
     };
     for Item { path, outcome, .. } in items {
@@ -139,6 +141,7 @@ fn report<'a>(arguments: &'a Arguments, items: &'a [Item]) -> Report<'a> {
                 versions: *versions,
             }),
             Ok(Copied::Expired) => report.expired.push(path),
+            Ok(Copied::Gone) => report.gone.push(path),
             Ok(_) => report.same.push(path),
             Err(error) => report.failed.push(Failed {
                 path,
@@ -162,12 +165,13 @@ fn print(report: &Report<'_>) -> Result<()> {
         "copied"
     };
     output::words(format_args!(
-        "{} {verb} from {} to {}, {} there already, {} expired and left, {} failed",
+        "{} {verb} from {} to {}, {} there already, {} expired and left, {} gone, {} failed",
         report.written.len(),
         report.from,
         report.to,
         report.same.len(),
         report.expired.len(),
+        report.gone.len(),
         report.failed.len(),
     ));
     Ok(())

@@ -59,6 +59,9 @@ pub enum Copied {
     Same,
     /// It has expired at its source, and was left there.
     Expired,
+    /// Its source lists it, and has no current value: it was deleted meanwhile, or the store keeps
+    /// the names or older versions of what was deleted.
+    Gone,
 }
 
 /// A secret and what became of it.
@@ -95,18 +98,20 @@ pub async fn copy(
     progress(0, paths.len());
     let mut items = Vec::with_capacity(paths.len());
     let (from, to) = (&*from, &*to);
-    let mut done = stream::iter(0..paths.len())
-        .map(|index| one::copy(from, to, &paths[index], fit, options))
-        .buffered(CONCURRENT);
-    while let Some(outcome) = done.next().await {
-        items.push(outcome);
+    let mut done = stream::iter(paths.iter())
+        .map(|path| async move {
+            let outcome = one::copy(from, to, path, fit, options).await;
+            let path = path.clone();
+            Item { path, outcome }
+        })
+        .buffer_unordered(CONCURRENT);
+    while let Some(item) = done.next().await {
+        items.push(item);
         progress(items.len(), paths.len());
     }
     drop(done);
-    let outcomes = paths.into_iter().zip(items);
-    Ok(outcomes
-        .map(|(path, outcome)| Item { path, outcome })
-        .collect())
+    items.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+    Ok(items)
 }
 
 /// What both stores can, or why they cannot.

@@ -1,5 +1,6 @@
 //! One secret from one store to another.
 
+use std::cmp::Reverse;
 use std::time::{Duration, SystemTime};
 
 use super::{Copied, CopyOptions};
@@ -57,7 +58,7 @@ pub(super) async fn copy(
         .request(options.request.clone());
     let current = match from.get(path, &get).await {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return expired(from, path, &get, error).await;
+            return absent(from, path, &get, error).await;
         }
         answer => answer?,
     };
@@ -78,8 +79,8 @@ pub(super) async fn copy(
     };
     missing.push(current);
     if let Some(there) = &there {
-        // One of those before, the latest that is: a copy that was broken off.
-        let known = missing.iter().rposition(|secret| fit.same(secret, there));
+        // One of those before: a copy that was broken off.
+        let known = known(to, path, &get, fit, &missing, there).await?;
         match known {
             Some(known) => drop(missing.drain(..=known)),
             None if options.overwrite => {}
@@ -119,8 +120,9 @@ pub(super) async fn copy(
     Ok(Copied::Written(missing.len()))
 }
 
-/// What is listed and not given out: it has expired, or the error is right.
-async fn expired(
+/// What is listed and not given out: it has expired, it is gone, or the error is right, as for a
+/// field that a map has not.
+async fn absent(
     from: &dyn SecretStore,
     path: &SecretPath,
     get: &GetOptions,
@@ -128,6 +130,7 @@ async fn expired(
 ) -> Result<Copied> {
     match from.stat(path, get).await {
         Ok(metadata) if metadata.is_expired(SystemTime::now()) => Ok(Copied::Expired),
+        Err(stat) if stat.kind() == ErrorKind::NotFound => Ok(Copied::Gone),
         _ => Err(error),
     }
 }
@@ -162,6 +165,35 @@ async fn older(
     }
     found.reverse();
     Ok(found)
+}
+
+/// Which of a source's versions, oldest first, is the current one of the store copied to.
+///
+/// Where several are like it, what came before them tells which it is; what nothing tells apart is
+/// the oldest: a version that is there twice is a lesser evil than one that is lost.
+async fn known(
+    to: &dyn SecretStore,
+    path: &SecretPath,
+    get: &GetOptions,
+    fit: Fit,
+    source: &[Secret],
+    there: &Secret,
+) -> Result<Option<usize>> {
+    let like = (0..source.len()).filter(|index| fit.same(&source[*index], there));
+    let like: Vec<usize> = like.collect();
+    if like.len() < 2 {
+        return Ok(like.first().copied());
+    }
+    let before = older(to, path, get, there).await?;
+    let in_common = |index: usize| {
+        let pairs = source[..index].iter().rev().zip(before.iter().rev());
+        pairs
+            .take_while(|(one, other)| fit.same(one, other))
+            .count()
+    };
+    Ok(like
+        .into_iter()
+        .max_by_key(|index| (in_common(*index), Reverse(*index))))
 }
 
 /// How to write after what is known to be there: nothing, or a version.

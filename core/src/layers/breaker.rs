@@ -39,6 +39,7 @@ impl Default for BreakerSettings {
 ///
 /// - A store is down when so many attempts in a row were `Unavailable` or `Timeout`. Every other
 ///   answer, `RateLimited` too, comes from a store that is there.
+/// - A `Timeout` at a caller's own deadline tells nothing of the store.
 /// - The error says since when, what the last failure was, and when the store is asked again. It is
 ///   marked as [refused](Error::is_refused): [`Retry`](super::Retry) does not repeat it, and the
 ///   next store of a route is asked at once.
@@ -119,7 +120,7 @@ impl Layer for Breaker {
     {
         let admitted = self.admit(&call)?;
         let answer = attempt().await;
-        admitted.note(answer.as_ref().err());
+        admitted.note(&call, answer.as_ref().err());
         answer
     }
 
@@ -138,7 +139,7 @@ impl Layer for Breaker {
         let errors = || answers.iter().map(|answer| answer.as_ref().err());
         let is_down = |error: Option<&Error>| error.is_some_and(says_down);
         let failure = errors().all(is_down).then(|| errors().next().flatten());
-        admitted.note(failure.flatten());
+        admitted.note(&call, failure.flatten());
         answers
     }
 }
@@ -157,7 +158,13 @@ struct Attempt<'b> {
 }
 
 impl Attempt<'_> {
-    fn note(mut self, error: Option<&Error>) {
+    fn note(mut self, call: &Call<'_>, error: Option<&Error>) {
+        // Where the caller was in a hurry, the store may be there all the same.
+        let is_late = |deadline| deadline <= Clock::now().into_std();
+        let is_timeout = error.is_some_and(|error| error.kind() == ErrorKind::Timeout);
+        if is_timeout && call.request.deadline.is_some_and(is_late) {
+            return;
+        }
         let mut state = self.breaker.state();
         let is_trial = std::mem::take(&mut self.is_trial);
         let Some(error) = error.filter(|error| says_down(error)) else {

@@ -91,11 +91,14 @@ impl Layer for Throttle {
             };
             async move { in_time(&call, get).await }.boxed()
         };
-        stream::iter(0..paths.len())
-            .map(one)
-            .buffered(self.limits.concurrency.max(1) as usize)
+        // Each takes the place of whichever is done: in order, all would wait behind one that hangs.
+        let mut answers: Vec<(usize, Result<Secret>)> = stream::iter(0..paths.len())
+            .map(|index| one(index).map(move |answer| (index, answer)))
+            .buffer_unordered(self.limits.concurrency.max(1) as usize)
             .collect()
-            .await
+            .await;
+        answers.sort_unstable_by_key(|(index, _)| *index);
+        answers.into_iter().map(|(_, answer)| answer).collect()
     }
 }
 

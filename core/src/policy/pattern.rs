@@ -55,6 +55,17 @@ impl Pattern {
         covers(&ours, &theirs)
     }
 
+    /// Whether it matches references of this scope.
+    pub fn has_scope(&self, scope: &str) -> bool {
+        let first = self.text.split('/').next().unwrap_or_default();
+        first == "**" || covers(&[first], &[scope])
+    }
+
+    /// The reference, where the pattern names exactly one.
+    pub fn pinned_reference(&self) -> Option<Reference> {
+        Reference::parse(&self.text).ok()
+    }
+
     /// The scope, where the pattern names exactly one.
     pub fn pinned_scope(&self) -> Option<&str> {
         self.text

@@ -6,7 +6,7 @@ use toml::de::DeValue;
 
 use super::StoreEntry;
 use super::document::{Document, Node};
-use crate::layers::{BreakerSettings, CacheSettings, LayerSettings};
+use crate::layers::{Breaker, BreakerSettings, CacheSettings, LayerSettings};
 use crate::registry::{Limits, OptionKind, OptionSpec, Options, StoreConfig, Value};
 use crate::{Error, ErrorKind, Result, StoreFactory};
 
@@ -146,6 +146,10 @@ fn breaker_of(document: Document<'_>, node: &Node<'_>) -> Result<BreakerChoice> 
             }
             table.check(BREAKER)?;
             settings.pause = limit(table, "pause")?.unwrap_or(settings.pause);
+            if settings.pause > Breaker::LONGEST {
+                let rule = format!("`pause` is at most {} s", Breaker::LONGEST.as_secs());
+                return Err(refused(table, "pause", rule));
+            }
         }
         _ => {
             let rule = "`breaker` is true, false or { failures = …, pause = … }";

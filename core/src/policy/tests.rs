@@ -254,6 +254,10 @@ fn each_malformed_policy_is_refused() {
             "`pause` is longer than nothing",
         ),
         (
+            format!("{store}breaker = {{ pause = \"61s\" }}"),
+            "`pause` is at most 60 s",
+        ),
+        (
             format!("{store}breaker = {{ retries = 1 }}"),
             "unknown option `retries`; known are: failures, pause at p.toml:4:",
         ),

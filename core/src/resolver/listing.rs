@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Resolver;
 use crate::policy::Route;
 use crate::store::Request;
-use crate::{ListOptions, Reference, Result, SecretPath};
+use crate::{ErrorKind, GetOptions, ListOptions, Reference, Result, SecretPath};
 
 impl Resolver {
     /// Every reference that the policy serves and a store holds, in order; with `scope`, those of
@@ -18,33 +18,47 @@ impl Resolver {
     pub async fn list(&self, scope: Option<&str>, request: &Request) -> Result<Vec<Reference>> {
         let mut found = BTreeSet::new();
         for route in &self.policy().routes {
-            let Some(store) = route.stores.first() else {
-                continue;
-            };
-            let listed = async {
-                let mut options = ListOptions::default().request(request.clone());
-                let prefix = fixed_folder(&route.path, scope.or(route.pattern.pinned_scope()));
-                let mut paths = Vec::new();
-                loop {
-                    let page = self.store(store)?.list(&prefix, &options).await?;
-                    paths.extend(page.secrets);
-                    match page.next {
-                        Some(next) => options = options.after(Some(next)),
-                        None => return Ok::<_, crate::Error>(paths),
-                    }
-                }
-            };
-            let paths = listed
-                .await
-                .map_err(|error| error.with_route(&route.place))?;
-            found.extend(
-                paths
-                    .iter()
-                    .filter_map(|path| self.reference_to(route, path)),
-            );
+            if scope.is_none_or(|scope| route.pattern.has_scope(scope)) {
+                let listed = self.list_route(route, scope, request).await;
+                found.extend(listed.map_err(|error| error.with_route(&route.place))?);
+            }
         }
         let wanted = |reference: &Reference| scope.is_none_or(|scope| reference.scope() == scope);
         Ok(found.into_iter().filter(wanted).collect())
+    }
+
+    /// What a route's first store holds.
+    async fn list_route(
+        &self,
+        route: &Route,
+        scope: Option<&str>,
+        request: &Request,
+    ) -> Result<Vec<Reference>> {
+        let Some(store) = route.stores.first() else {
+            return Ok(Vec::new());
+        };
+        // One that is known by name: what else is in its folder is nobody's business here.
+        if let Some(reference) = route.pattern.pinned_reference() {
+            let target = self.policy().target(&reference)?;
+            let options = GetOptions::default().request(request.clone());
+            return match self.store(store)?.stat(&target.path, &options).await {
+                Ok(_) if target.route == route.place => Ok(vec![reference]),
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+                _ => Ok(Vec::new()),
+            };
+        }
+        let mut options = ListOptions::default().request(request.clone());
+        let prefix = fixed_folder(&route.path, scope.or(route.pattern.pinned_scope()));
+        let mut references = Vec::new();
+        loop {
+            let page = self.store(store)?.list(&prefix, &options).await?;
+            let paths = page.secrets.iter();
+            references.extend(paths.filter_map(|path| self.reference_to(route, path)));
+            match page.next {
+                Some(next) => options = options.after(Some(next)),
+                None => return Ok(references),
+            }
+        }
     }
 
     /// The reference that `route` leads to `path`, if it is this route that serves it.

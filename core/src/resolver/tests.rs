@@ -219,6 +219,53 @@ async fn listing_gives_references_that_lead_back() {
     );
 }
 
+/// A route for one secret finds it by its name, and asks for nothing else of the folder; routes of
+/// other scopes are not asked at all.
+#[tokio::test]
+async fn a_secret_with_a_route_of_its_own_is_listed_without_its_folder() {
+    const ONE: &str = r#"
+version = 1
+[stores.a]
+url = "prepared://a"
+[stores.b]
+url = "prepared://b"
+[[routes]]
+match = "@site/ceph"
+store = "a"
+path = "shared/ceph-key"
+[[routes]]
+match = "@site/iscsi"
+store = "a"
+path = "shared/iscsi"
+[[routes]]
+match = "web*/**"
+store = "b"
+"#;
+    let unlisted = crate::Capability::all() - crate::Capability::LIST;
+    let a = Arc::new(MemoryStore::new("a").with_capabilities(unlisted));
+    let b = Arc::new(MemoryStore::new("b"));
+    let stores: [(String, Arc<dyn SecretStore>); 2] = [("a".into(), a), ("b".into(), b.clone())];
+    let registry = Registry::new().with(Prepared(stores.into()));
+    let policy = Policy::parse("policy", ONE).expect("valid");
+    let resolver = Resolver::new(policy, registry, None).expect("known backends");
+    for text in ["@site/ceph", "web01/root"] {
+        let (reference, value) = (reference(text), SecretBytes::copy_from(b"x"));
+        let put = resolver.put(&reference, &value, PutOptions::default());
+        put.await.expect("put");
+    }
+    let request = Request::default();
+    for (scope, expected) in [
+        (None, &["@site/ceph", "web01/root"][..]),
+        (Some("@site"), &["@site/ceph"]),
+        (Some("web01"), &["web01/root"]),
+        (Some("db"), &[]),
+    ] {
+        let listed = resolver.list(scope, &request).await.expect("listed");
+        let listed: Vec<_> = listed.iter().map(Reference::short).collect();
+        assert_eq!(listed, expected, "{scope:?}");
+    }
+}
+
 const DIRECT: &str = r#"
 version = 1
 [stores.a]

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::ground::{Ground, MANY};
-use crate::measure::{Row, in_turn, millis};
+use crate::measure::{Row, in_turn, mib, millis, peak_kib};
 
 const ROUNDS: usize = 41;
 
@@ -23,11 +23,11 @@ fn get(ground: &Ground) -> Vec<Row> {
         command
     };
     let [ours, bare] = in_turn(ROUNDS, [get(), Command::new(&ground.bare)]);
-    let ratio = ours.wall.as_secs_f64() / bare.wall.as_secs_f64();
+    let ratio = ours.as_secs_f64() / bare.as_secs_f64();
     let floor = Row {
         what: "get, one secret, cold".into(),
-        measured: millis(ours.wall),
-        beside: format!("bare Rust process {}, ratio {ratio:.2}", millis(bare.wall)),
+        measured: millis(ours),
+        beside: format!("bare Rust process {}, ratio {ratio:.2}", millis(bare)),
         target: "at most 3 times the bare process".into(),
         met: Some(ratio <= 3.0),
     };
@@ -41,14 +41,11 @@ fn get(ground: &Ground) -> Vec<Row> {
         },
         Some(peer) => {
             let [ours, peer] = in_turn(ROUNDS, [get(), peer]);
-            let ratio = peer.wall.as_secs_f64() / ours.wall.as_secs_f64();
+            let ratio = peer.as_secs_f64() / ours.as_secs_f64();
             Row {
                 what: "get, one secret, cold".into(),
-                measured: millis(ours.wall),
-                beside: format!(
-                    "systemd-creds decrypt {}, {ratio:.1} times",
-                    millis(peer.wall)
-                ),
+                measured: millis(ours),
+                beside: format!("systemd-creds decrypt {}, {ratio:.1} times", millis(peer)),
                 target: "at least 3 times faster".into(),
                 met: Some(ratio >= 3.0),
             }
@@ -61,11 +58,11 @@ fn exec(ground: &Ground) -> Row {
     let mut plain = Command::new(&ground.bare);
     plain.args(["-object", "secret,id=disk0,data=x"]);
     let [ours, plain] = in_turn(ROUNDS, [ground.run(&["--exec"], 1), plain]);
-    let beyond = ours.wall.saturating_sub(plain.wall);
+    let beyond = ours.saturating_sub(plain);
     Row {
         what: "run --exec, one secret, beyond exec itself".into(),
         measured: millis(beyond),
-        beside: format!("exec of the same program {}", millis(plain.wall)),
+        beside: format!("exec of the same program {}", millis(plain)),
         target: "at most 4 ms".into(),
         met: Some(beyond <= Duration::from_millis(4)),
     }
@@ -78,21 +75,21 @@ fn many(ground: &Ground) -> Row {
     );
     Row {
         what: format!("run --exec, {MANY} secrets of one VM, in all"),
-        measured: millis(ours.wall),
-        beside: format!("bare Rust process {}", millis(bare.wall)),
+        measured: millis(ours),
+        beside: format!("bare Rust process {}", millis(bare)),
         target: "at most 15 ms".into(),
-        met: Some(ours.wall <= Duration::from_millis(15)),
+        met: Some(ours <= Duration::from_millis(15)),
     }
 }
 
 fn memory(ground: &Ground) -> Row {
-    let [ours, bare] = in_turn(11, [ground.run(&[], 1), Command::new(&ground.bare)]);
-    let mib = |kib: i64| kib as f64 / 1024.0;
+    let ours = peak_kib(&ground.peak, 11, &ground.run(&[], 1));
+    let bare = peak_kib(&ground.peak, 11, &Command::new(&ground.bare));
     Row {
         what: "run, one secret, peak resident memory".into(),
-        measured: format!("{:.1} MiB", mib(ours.peak_kib)),
-        beside: format!("bare Rust process {:.1} MiB", mib(bare.peak_kib)),
+        measured: mib(ours),
+        beside: format!("bare Rust process {}", mib(bare)),
         target: "at most 10 MiB".into(),
-        met: Some(ours.peak_kib <= 10 * 1024),
+        met: Some(ours <= 10 * 1024),
     }
 }

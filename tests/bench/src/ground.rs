@@ -14,6 +14,7 @@ pub struct Ground {
     keyhaul: PathBuf,
     pub bare: PathBuf,
     pub minimal: PathBuf,
+    pub peak: PathBuf,
     pub folder: TempDir,
 }
 
@@ -36,6 +37,7 @@ impl Ground {
             keyhaul: built("keyhaul")?,
             bare: built("keyhaul-bench-bare")?,
             minimal: built("keyhaul-bench-minimal")?,
+            peak: built("keyhaul-bench-peak")?,
             folder,
         };
         for number in 0..MANY {

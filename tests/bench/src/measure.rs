@@ -1,5 +1,6 @@
 //! Timing whole processes and stretches of code.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -34,60 +35,64 @@ impl Row {
     }
 }
 
-/// What a finished process used.
-#[derive(Clone, Copy)]
-pub struct Used {
-    pub wall: Duration,
-    pub peak_kib: i64,
-}
-
-/// Runs `command` to its end, its output thrown away.
+/// How long `command` takes to its end, its output thrown away.
 ///
 /// # Panics
 /// Where it does not start or does not succeed: its time would mean nothing.
-#[expect(
-    clippy::zombie_processes,
-    reason = "wait4 waits for it: the standard library gives no usage"
-)]
-pub fn once(command: &mut Command) -> Used {
+fn once(command: &mut Command) -> Duration {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let before = Instant::now();
-    let child = command.spawn().expect("the command starts");
-    let mut status = 0;
-    // SAFETY: all bytes zero is a valid rusage.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the pid is that of a child not yet waited for; both pointers are to live locals.
-    let waited =
-        unsafe { libc::wait4(child.id().cast_signed(), &raw mut status, 0, &raw mut usage) };
+    let status = command.status().expect("the command starts");
     let wall = before.elapsed();
-    assert!(
-        waited > 0 && status == 0,
-        "{command:?} ended with wait status {status}"
-    );
-    Used {
-        wall,
-        peak_kib: usage.ru_maxrss,
-    }
+    assert!(status.success(), "{command:?} ended with {status}");
+    wall
 }
 
-/// Medians of commands run in turn, A B A B …, after one round that does not count.
-pub fn in_turn<const N: usize>(rounds: usize, mut commands: [Command; N]) -> [Used; N] {
-    let mut runs: [Vec<Used>; N] = std::array::from_fn(|_| Vec::with_capacity(rounds));
+/// Median times of commands run in turn, A B A B …, after one round that does not count.
+pub fn in_turn<const N: usize>(rounds: usize, mut commands: [Command; N]) -> [Duration; N] {
+    let mut runs: [Vec<Duration>; N] = std::array::from_fn(|_| Vec::with_capacity(rounds));
     for round in 0..=rounds {
         for (command, runs) in commands.iter_mut().zip(&mut runs) {
-            let used = once(command);
+            let wall = once(command);
             if round > 0 {
-                runs.push(used);
+                runs.push(wall);
             }
         }
     }
-    runs.map(|runs| Used {
-        wall: median(runs.iter().map(|used| used.wall).collect()),
-        peak_kib: median(runs.iter().map(|used| used.peak_kib).collect()),
-    })
+    runs.map(median)
+}
+
+/// The median peak of a command's resident memory, in KiB, as the program `peak` tells it.
+///
+/// # Panics
+/// As [`in_turn`].
+pub fn peak_kib(peak: &Path, rounds: usize, command: &Command) -> i64 {
+    let once = || {
+        let mut run = Command::new(peak);
+        run.env_clear();
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                run.env(name, value);
+            }
+        }
+        run.arg(command.get_program()).args(command.get_args());
+        let done = run.output().expect("the program that tells peaks");
+        assert!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        let text = String::from_utf8_lossy(&done.stdout);
+        text.trim().parse().expect("a number of KiB")
+    };
+    median((0..rounds).map(|_| once()).collect())
+}
+
+pub fn mib(kib: i64) -> String {
+    format!("{:.1} MiB", kib as f64 / 1024.0)
 }
 
 pub fn median<T: Ord + Copy>(mut values: Vec<T>) -> T {

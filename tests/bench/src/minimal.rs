@@ -24,16 +24,17 @@ fn main() -> Result<(), Error> {
 }
 
 async fn read(ca: &str, token: &str, urls: Vec<String>) -> Result<(), Error> {
-    let mut client = Client::builder()
+    let client = Client::builder()
         .no_proxy()
         .timeout(Duration::from_secs(60));
     // Wanted by reqwest without TLS too.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    if ca != "-" {
-        let ca = Certificate::from_pem(&std::fs::read(ca)?)?;
-        client = client.tls_certs_only([ca]);
-    }
-    let client = client.build()?;
+    // Without TLS no certificates, so that reqwest does not read the system's for nothing.
+    let ca = match ca {
+        "-" => None,
+        ca => Some(Certificate::from_pem(&std::fs::read(ca)?)?),
+    };
+    let client = client.tls_certs_only(ca).build()?;
     let read = |url: String| async {
         let request = client.get(url).header("X-Vault-Token", token);
         let body = request.send().await?.error_for_status()?.bytes().await?;

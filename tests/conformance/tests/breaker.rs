@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{SECOND, faulty, get, path};
+use common::{SECOND, faulty, get, path, until};
 use keyhaul_conformance::Fault;
 use keyhaul_core::layers::{self, Breaker, BreakerSettings, Layer, LayerSettings, Retry};
 use keyhaul_core::registry::Limits;
@@ -62,6 +62,29 @@ async fn only_failures_in_a_row_count_and_only_of_a_store_that_is_away() {
         ask(&*store).await.expect("up");
         assert_eq!(inner.seen().len(), 6, "{kind}");
     }
+}
+
+/// Callers in a hurry do not close a store to those who have time. The store itself knows their
+/// deadline, and answers at it.
+#[tokio::test(start_paused = true)]
+async fn a_callers_own_deadline_does_not_count() {
+    let late = Fault::Fail(ErrorKind::Timeout);
+    let inner = faulty(vec![late.clone(); 9]).await;
+    let store = breaker(3).over(inner.clone());
+    let hasty = get().request(until(Instant::now()));
+    for _ in 0..9 {
+        let error = store.get(&path("a"), &hasty).await.expect_err("late");
+        assert!(!error.is_refused());
+    }
+    ask(&*store).await.expect("up");
+    // The control: with time left, it is the store's fault.
+    let inner = faulty(vec![late; 3]).await;
+    let store = breaker(3).over(inner);
+    let patient = get().request(until(Instant::now() + SECOND));
+    for _ in 0..3 {
+        store.get(&path("a"), &patient).await.expect_err("late");
+    }
+    assert!(ask(&*store).await.expect_err("down").is_refused());
 }
 
 #[tokio::test(start_paused = true)]

@@ -173,6 +173,46 @@ async fn never_longer_than_the_store_would() {
     }
 }
 
+/// A machine that sleeps stops tokio's clock, as this test does, and not the time of day.
+#[tokio::test(start_paused = true)]
+async fn what_expired_while_the_machine_slept_is_not_given_again() {
+    let memory = Arc::new(MemoryStore::new("site"));
+    let soon = SystemTime::now() + Duration::from_millis(300);
+    let options = PutOptions::default().expires(Some(soon));
+    let put = memory.put(&path("a"), &value(), &options).await;
+    put.expect("seeded");
+    let store = cached(FaultStore::new(memory, []));
+    read(&*store, "a").await.expect("there");
+    while SystemTime::now() <= soon {
+        std::thread::yield_now();
+    }
+    let error = read(&*store, "a").await.expect_err("expired");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+/// Whose leader went away fetches what it waited for at once, and not one by one.
+#[tokio::test(start_paused = true)]
+async fn many_that_a_leader_left_are_fetched_together() {
+    let inner = faulty(
+        [Fault::Hang]
+            .into_iter()
+            .chain(vec![Fault::Delay(SECOND); 3]),
+    )
+    .await;
+    let store = cached(inner.clone());
+    let (paths, options) = (["a", "b", "c", "a"].map(path), get());
+    let leader = tokio::time::timeout(2 * SECOND, store.get_many(&paths, &options));
+    let follower = async {
+        tokio::task::yield_now().await;
+        store.get_many(&paths, &options).await
+    };
+    let start = Instant::now();
+    let (leader, answers) = join(leader, follower).await;
+    assert!(leader.is_err());
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!((inner.seen().len(), start.elapsed().as_secs()), (4, 3));
+}
+
 #[tokio::test(start_paused = true)]
 async fn bounded_in_entries_and_bytes() {
     let inner = faulty([]).await;

@@ -291,6 +291,51 @@ async fn versions_arrive_oldest_first_and_a_broken_copy_goes_on() {
     assert_eq!(read(&*plain, "a").await.as_deref(), Some("three"));
 }
 
+/// A value that came back: what a broken copy left could be any of its versions.
+#[tokio::test]
+async fn a_broken_copy_of_a_value_that_came_back_loses_no_version() {
+    let from = memory("from");
+    let history = ["one", "two", "one", "three"];
+    for text in history {
+        write(&*from, "a", text).await;
+    }
+    let mut options = everything();
+    options.versions = true;
+    for arrived in 1..history.len() {
+        let to = memory("to");
+        // The look and what arrived; the next is refused.
+        let mut faults = vec![Fault::None; arrived + 1];
+        faults.push(Fault::Fail(ErrorKind::Unavailable));
+        let faulty = FaultStore::new(to.clone(), faults);
+        let items = copied(&from, &faulty, &options).await.expect("begun");
+        assert_eq!(only_error(items).kind(), ErrorKind::Unavailable);
+        let items = copied(&from, &to, &options).await.expect("begun");
+        assert_eq!(told(&items), [format!("a {}", history.len() - arrived)]);
+        for (index, text) in history.iter().enumerate() {
+            let version = keyhaul_core::Version::new((index + 1).to_string()).ok();
+            let get = GetOptions::default().version(version);
+            let secret = to.get(&path("a"), &get).await.expect("kept");
+            assert_eq!(secret.value.expose(), text.as_bytes(), "after {arrived}");
+        }
+    }
+}
+
+/// Listed, and gone when it is read.
+#[tokio::test]
+async fn what_was_deleted_meanwhile_is_told_and_is_no_failure() {
+    let from = memory("from");
+    for name in ["a", "b"] {
+        write(&*from, name, name).await;
+    }
+    // The list, `a`, and what is known of it.
+    let gone = Fault::Fail(ErrorKind::NotFound);
+    let from = FaultStore::new(from, [Fault::None, gone.clone(), gone]);
+    let mut options = everything();
+    options.prefix = SecretPath::root();
+    let items = copied(&from, &memory("to"), &options).await.expect("begun");
+    assert_eq!(told(&items), ["a Gone", "b 1"]);
+}
+
 #[tokio::test]
 async fn maps_are_copied_whole_and_else_the_field_that_is_meant() {
     let (from, to) = (maps("from"), maps("to"));

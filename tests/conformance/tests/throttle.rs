@@ -62,6 +62,20 @@ async fn answers_keep_their_places() {
     }
 }
 
+/// A secret that takes long holds up its own turn, and nobody else's.
+#[tokio::test(start_paused = true)]
+async fn the_others_do_not_wait_behind_one_that_hangs() {
+    let first = [Fault::Delay(10 * SECOND)];
+    let others = std::iter::repeat_n(Fault::Delay(SECOND / 10), 49);
+    let inner = faulty(first.into_iter().chain(others)).await;
+    let store = Throttle::new(Limits::new(2, None)).over(inner.clone());
+    let start = Instant::now();
+    let answers = store.get_many(&vec![path("a"); 50], &get()).await;
+    assert!(answers.iter().all(Result::is_ok));
+    // 4.9 s for the others, beside it.
+    assert_eq!(start.elapsed().as_millis(), 10_000);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_rate_holds_after_a_burst() {
     let inner = faulty([]).await;

@@ -7,6 +7,7 @@
 mod certificates;
 mod disk;
 mod http;
+mod objects;
 mod process;
 mod programs;
 mod qmp;
@@ -14,6 +15,7 @@ mod rfb;
 mod running;
 mod site;
 mod terminal;
+pub mod vault;
 mod vm;
 
 pub use certificates::Certificates;
@@ -21,6 +23,7 @@ pub use disk::{
     Disk, PASSPHRASE, PATTERN, WRONG_PASSPHRASE, make_volume, read_command, reads_pattern,
 };
 pub use http::PasswordServer;
+pub use objects::opened;
 pub use process::{Finished, LIMIT, Process, argv, children, environ, finish, finish_with, until};
 pub use programs::{keyhaul, program};
 pub use qmp::Qmp;

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use keyhaul_servers::{Backend, Place};
 use tempfile::TempDir;
 
 use crate::{Disk, finish, finish_with, keyhaul};
@@ -15,6 +16,7 @@ use crate::{Disk, finish, finish_with, keyhaul};
 #[derive(Debug)]
 pub struct Site {
     folder: TempDir,
+    place: Option<Place>,
 }
 
 impl Default for Site {
@@ -30,7 +32,10 @@ impl Site {
             .prefix("keyhaul-")
             .tempdir()
             .expect("a temporary folder");
-        let site = Self { folder };
+        let site = Self {
+            folder,
+            place: None,
+        };
         // Another user's QEMU passes through, and has one folder to make its sockets in.
         set_mode(&site.path("."), 0o711);
         fs::create_dir(site.path("vm")).expect("made");
@@ -54,6 +59,31 @@ impl Site {
         site.set("web01/root", crate::PASSPHRASE.as_bytes());
         site.set("web01/wrong", crate::WRONG_PASSPHRASE.as_bytes());
         site
+    }
+
+    /// The same, save that its policy names an empty store of this kind.
+    #[track_caller]
+    pub fn on(backend: Backend) -> Self {
+        let mut site = Self::new();
+        site.swap(backend);
+        site
+    }
+
+    /// Moves to an empty store of this kind, by another policy file and what that needs in the
+    /// environment. The secrets stay behind.
+    #[track_caller]
+    pub fn swap(&mut self, backend: Backend) {
+        let place = backend.place(&self.path("state"));
+        self.policy(&place.policy());
+        self.place = Some(place);
+    }
+
+    /// The store it moved to.
+    ///
+    /// # Panics
+    /// Where it did not.
+    pub fn place(&self) -> &Place {
+        self.place.as_ref().expect("a site that was swapped")
     }
 
     /// A path in it.
@@ -108,6 +138,7 @@ impl Site {
             .env("XDG_STATE_HOME", self.path("state"))
             .env("XDG_RUNTIME_DIR", self.path("."))
             .env("KEYHAUL_CONFIG", self.path("keyhaul.toml"))
+            .envs(self.place.iter().flat_map(|place| place.variables.clone()))
             .current_dir(self.folder.path())
     }
 

@@ -8,6 +8,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use keyhaul_servers::{Backend, Place};
 use tempfile::TempDir;
 
 use crate::needle::letters;
@@ -26,6 +27,7 @@ pub struct House {
     canary: Arc<Needle>,
     others: Mutex<Vec<Arc<Needle>>>,
     watcher: Option<Watcher>,
+    place: Option<Place>,
     calls: AtomicU32,
 }
 
@@ -71,8 +73,39 @@ impl House {
             canary,
             others: Mutex::default(),
             watcher,
+            place: None,
             calls: AtomicU32::new(0),
         }
+    }
+
+    /// The same, with a policy that names an empty store of this kind. What opens the store is looked
+    /// for like the canary.
+    #[track_caller]
+    pub fn on(mut self, backend: Backend) -> Self {
+        let credentials = self.outside().join("credentials");
+        fs::create_dir(&credentials).expect("folder");
+        fs::set_permissions(&credentials, PermissionsExt::from_mode(0o700)).expect("mode");
+        let place = backend.place(&credentials);
+        let mut folder = self.inside().join("home");
+        for name in [".config", "keyhaul"] {
+            folder.push(name);
+            fs::create_dir(&folder).expect("folder");
+            fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).expect("mode");
+        }
+        self.write("home/.config/keyhaul/keyhaul.toml", place.policy());
+        for (name, bytes) in &place.credentials {
+            self.also(Needle::new(*name, bytes));
+        }
+        self.place = Some(place);
+        self
+    }
+
+    /// The store that its policy names.
+    ///
+    /// # Panics
+    /// Where that is the embedded default's.
+    pub fn place(&self) -> &Place {
+        self.place.as_ref().expect("a house on a backend")
     }
 
     /// Everything that keyhaul may write to lies below this folder.
@@ -150,6 +183,7 @@ impl House {
             .env("XDG_RUNTIME_DIR", self.inside().join("run"))
             .env("RUST_LOG", "trace")
             .env("RUST_BACKTRACE", "full")
+            .envs(self.place.iter().flat_map(|place| place.variables.clone()))
             .current_dir(self.inside());
         program
     }
@@ -191,8 +225,35 @@ impl House {
         let done = self.run(arguments, input);
         let needles = self.needles();
         let needles: Vec<&Needle> = needles.iter().map(Arc::as_ref).collect();
-        assert_clean(&done.scan(&needles));
+        assert_clean(&done.streams(&needles));
+        assert_clean(&self.scan_trace(&done.trace, &needles, |_| false));
         done
+    }
+
+    /// Looks through every call that is not `expected`, nor over the one medium that carries values to
+    /// the store in the clear, where there is one.
+    pub fn scan_trace(
+        &self,
+        trace: &Trace,
+        needles: &[&Needle],
+        expected: impl Fn(&Call) -> bool,
+    ) -> Vec<Find> {
+        let place = self.place.as_ref();
+        let carried = trace.over(place.and_then(|place| place.medium.as_ref()));
+        let scan = |needle: &&Needle| {
+            // An operator put it there, for every program that is started so.
+            let given = self.is_in_environment(needle);
+            let expected =
+                |call: &Call| carried(call) || expected(call) || given && call.name == "execve";
+            trace.scan(&[needle], expected)
+        };
+        needles.iter().flat_map(scan).collect()
+    }
+
+    /// Whether the policy's store takes this from the environment.
+    pub fn is_in_environment(&self, needle: &Needle) -> bool {
+        let mut variables = self.place.iter().flat_map(|place| &place.variables);
+        variables.any(|(_, value)| value.as_bytes() == needle.bytes())
     }
 
     /// As [`silent`](Self::silent), and it must succeed.
@@ -226,7 +287,7 @@ impl House {
             "strace did not see it"
         );
         let mut finds = crate::search("standard error", &done.stderr, &needles);
-        finds.extend(done.trace.scan(&needles, |call: &Call| call.writes_to(1)));
+        finds.extend(self.scan_trace(&done.trace, &needles, |call| call.writes_to(1)));
         assert_clean(&finds);
         done
     }
@@ -300,9 +361,15 @@ impl Default for House {
 impl Done {
     /// Looks everywhere: both streams, and every call.
     pub fn scan(&self, needles: &[&Needle]) -> Vec<Find> {
+        let mut finds = self.streams(needles);
+        finds.extend(self.trace.scan(needles, |_| false));
+        finds
+    }
+
+    /// Looks through both streams.
+    pub fn streams(&self, needles: &[&Needle]) -> Vec<Find> {
         let mut finds = crate::search("standard output", &self.stdout, needles);
         finds.extend(crate::search("standard error", &self.stderr, needles));
-        finds.extend(self.trace.scan(needles, |_| false));
         finds
     }
 

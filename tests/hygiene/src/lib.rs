@@ -11,6 +11,7 @@
 pub mod files;
 pub mod freed;
 pub mod house;
+pub mod hunt;
 pub mod memory;
 pub mod needle;
 pub mod process;

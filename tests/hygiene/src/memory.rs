@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use crate::{Find, Needle, search};
@@ -37,15 +38,40 @@ pub struct Scanned {
 /// # Errors
 /// Where the memory cannot be read: `EACCES` or `EPERM` without the right to trace it.
 pub fn scan(pid: u32, needles: &[&Needle]) -> io::Result<Scanned> {
+    scan_but(pid, &(0..0), needles)
+}
+
+/// The same, save for a range of addresses.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_but(pid: u32, but: &Range<u64>, needles: &[&Needle]) -> io::Result<Scanned> {
     let memory = File::open(format!("/proc/{pid}/mem"))?;
     let mut scanned = Scanned::default();
     for mapping in mappings(pid)? {
         if mapping.mode.as_bytes()[1] == b'w' {
             scanned.mappings += 1;
-            mapping.scan(&memory, needles, &mut scanned)?;
+            mapping.scan(&memory, but, needles, &mut scanned)?;
         }
     }
     Ok(scanned)
+}
+
+/// Where a process has the environment it was started with.
+///
+/// # Errors
+/// Where it has ended or may not be read.
+pub fn environment(pid: u32) -> io::Result<Range<u64>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, the second field, is in parentheses and can hold anything. `man 5 proc_pid_stat`
+    // numbers env_start 50 and env_end 51.
+    let behind = stat.rsplit_once(')').map(|(_, behind)| behind);
+    let mut fields = behind.unwrap_or_default().split_whitespace().skip(47);
+    let mut next = || fields.next().and_then(|field| field.parse().ok());
+    match (next(), next()) {
+        (Some(start), Some(end)) if start < end => Ok(start..end),
+        _ => Err(io::Error::other("no environment in its stat")),
+    }
 }
 
 /// The address space of a process.
@@ -70,7 +96,13 @@ impl Mapping {
         })
     }
 
-    fn scan(&self, memory: &File, needles: &[&Needle], to: &mut Scanned) -> io::Result<()> {
+    fn scan(
+        &self,
+        memory: &File,
+        but: &Range<u64>,
+        needles: &[&Needle],
+        to: &mut Scanned,
+    ) -> io::Result<()> {
         let overlap = needles
             .iter()
             .map(|needle| needle.overlap())
@@ -91,6 +123,11 @@ impl Mapping {
             if read == 0 {
                 break;
             }
+            let within = |address: u64| {
+                let offset = usize::try_from(address.saturating_sub(at)).unwrap_or(usize::MAX);
+                offset.min(read)
+            };
+            buffer[within(but.start)..within(but.end)].fill(0);
             let place = format!("memory at {at:#x} in {} {}", self.mode, self.name);
             to.finds.extend(search(&place, &buffer[..read], needles));
             to.bytes += read as u64;
@@ -111,6 +148,30 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn the_environment_is_where_the_kernel_says() {
+        crate::need_root();
+        let needle = Needle::canary();
+        let text = String::from_utf8(needle.bytes().to_vec()).expect("letters");
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .env("ONLY_HERE", text)
+            .spawn()
+            .expect("sleep");
+        let pid = child.id();
+        let arguments = || crate::process::arguments(pid);
+        assert!(crate::program::wait_until(|| arguments()
+            .first()
+            .is_some_and(|word| word == "sleep")));
+        let everywhere = scan(pid, &[&needle]).expect("readable by root");
+        let range = environment(pid).expect("a process of ours");
+        let elsewhere = scan_but(pid, &range, &[&needle]).expect("readable by root");
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        assert_eq!(everywhere.finds.len(), 1, "{everywhere:?}");
+        assert_eq!(elsewhere.finds, []);
+    }
 
     /// python3 that reads a line, says so, and waits for another: with the line kept, or without
     /// ever having had one.

@@ -1,9 +1,10 @@
 //! The system calls of a program and of everything it starts: whatever leaves a process, leaves by
 //! one of them.
 //!
-//! strace writes down every call but those that only read, with every string in full, the arguments
-//! and environments of programs included. So also what is written and removed again at once is
-//! seen, and where each open file lies.
+//! strace writes down every call but those that only read files and pipes, with every string in full,
+//! the arguments and environments of programs included. So also what is written and removed again at
+//! once is seen, where each open file lies, and what comes over a socket: who could send it in the
+//! clear could be overheard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -13,10 +14,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use keyhaul_servers::Medium;
+
 use crate::{Find, Needle, search};
 
-/// The calls that bring data in, and those that only cost time.
-const NOT_TRACED: &str = "read,pread64,readv,preadv,preadv2,recvfrom,recvmsg,recvmmsg,getrandom,\
+/// The calls that bring data in, save from sockets, and those that only cost time.
+const NOT_TRACED: &str = "read,pread64,readv,preadv,preadv2,getrandom,\
     futex,poll,ppoll,epoll_wait,epoll_pwait,clock_nanosleep,mprotect,madvise,rt_sigprocmask,rt_sigaction";
 
 /// The calls that move data unseen.
@@ -46,6 +49,8 @@ pub struct Call {
     pub name: String,
     /// Its first argument, where that is a descriptor.
     pub descriptor: Option<i32>,
+    /// What that descriptor is, where it is a socket, as `TCP:[127.0.0.1:1->127.0.0.1:2]`.
+    pub socket: Option<String>,
     /// Every string among its arguments and in what it answered.
     pub strings: Vec<Vec<u8>>,
     /// The file it opened to write to, where it did.
@@ -58,7 +63,8 @@ pub struct Call {
 pub fn strace(file: &Path, program: &Path) -> Command {
     let mut command = Command::new("strace");
     command
-        .args(["-f", "-qq", "-v", "-y", "-xx", "-s", "16777216", "-e"])
+        .args(["-f", "-qq", "-v", "-xx", "-s", "16777216"])
+        .args(["--decode-fds=path,socket", "-e"])
         .arg(format!("trace=!{NOT_TRACED}"))
         .arg("-o")
         .arg(file)
@@ -74,7 +80,22 @@ impl Trace {
     /// Where it cannot be read, or holds no call at all.
     pub fn read(file: &Path) -> io::Result<Self> {
         let text = fs::read_to_string(file)?;
-        let calls: Vec<Call> = text.lines().filter_map(Call::parse).collect();
+        let mut calls: Vec<Call> = Vec::new();
+        let mut begun = BTreeMap::new();
+        for line in text.lines() {
+            let Some(mut call) = Call::parse(line) else {
+                continue;
+            };
+            if line.ends_with("<unfinished ...>") {
+                begun.insert(call.thread, (call.descriptor, call.socket.clone()));
+            } else if line.contains(" resumed>") {
+                // Its end does not repeat what it was called on.
+                if let Some((descriptor, socket)) = begun.remove(&call.thread) {
+                    (call.descriptor, call.socket) = (descriptor, socket);
+                }
+            }
+            calls.push(call);
+        }
         if calls.iter().any(|call| call.name == "execve") {
             Ok(Self { calls })
         } else {
@@ -102,7 +123,9 @@ impl Trace {
             for string in &call.strings {
                 finds.extend(search(&place, string, needles));
             }
-            if let (Some(descriptor), true) = (call.descriptor, call.name.contains("write")) {
+            let moves = ["write", "send", "recv"];
+            let moves = moves.iter().any(|word| call.name.contains(word));
+            if let (Some(descriptor), true) = (call.descriptor, moves) {
                 let all = written.entry((call.thread, descriptor)).or_default();
                 call.strings
                     .iter()
@@ -110,10 +133,35 @@ impl Trace {
             }
         }
         for ((thread, descriptor), all) in written {
-            let place = format!("thread {thread}, all that was written to {descriptor}");
+            let place = format!("thread {thread}, all that went through {descriptor}");
             finds.extend(search(&place, &all, needles));
         }
         finds
+    }
+
+    /// Whether a call of this trace went over a medium.
+    pub fn over(&self, medium: Option<&Medium>) -> impl Fn(&Call) -> bool {
+        let medium = medium.cloned();
+        let mut sockets = BTreeSet::new();
+        if let Some(Medium::Unix(path)) = &medium {
+            let path = path.as_os_str().as_bytes();
+            let connects = |call: &&Call| {
+                call.name == "connect" && call.strings.iter().any(|string| string == path)
+            };
+            let connected = self.calls.iter().filter(connects);
+            sockets.extend(connected.filter_map(Call::socket_number));
+        }
+        move |call| match &medium {
+            None => false,
+            Some(Medium::Keys) => ["add_key", "keyctl"].contains(&call.name.as_str()),
+            Some(Medium::Tcp(address)) => call
+                .socket
+                .as_ref()
+                .is_some_and(|socket| socket.ends_with(&format!("->{address}]"))),
+            Some(Medium::Unix(_)) => call
+                .socket_number()
+                .is_some_and(|number| sockets.contains(&number)),
+        }
     }
 
     /// Every call of `program` that moves data where strace does not see it: within the kernel, or by
@@ -150,6 +198,15 @@ impl Call {
         self.name.contains("write") && self.descriptor == Some(descriptor)
     }
 
+    /// The kernel's number for the socket of this process that it was called on, where it is a local
+    /// one: the first in `UNIX-STREAM:[1->2]`.
+    fn socket_number(&self) -> Option<u64> {
+        let socket = self.socket.as_ref()?.strip_prefix("UNIX")?;
+        let (_, numbers) = socket.split_once('[')?;
+        let end = numbers.find(|c: char| !c.is_ascii_digit())?;
+        numbers[..end].parse().ok()
+    }
+
     /// Reads `17 openat(AT_FDCWD</tmp>, "\x61", O_RDONLY) = 3</tmp/a>`.
     fn parse(line: &str) -> Option<Self> {
         let (thread, rest) = line.split_once(char::is_whitespace)?;
@@ -158,11 +215,22 @@ impl Call {
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
         let (name, arguments) = rest.split_at(end);
         let number = arguments.trim_start_matches('(');
-        let number = &number[..number.find(|c: char| !c.is_ascii_digit()).unwrap_or(0)];
+        let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(0);
+        let (number, behind) = number.split_at(digits);
+        let socket = behind
+            .strip_prefix('<')
+            .filter(|text| {
+                ["TCP", "UDP", "UNIX"]
+                    .iter()
+                    .any(|kind| text.starts_with(kind))
+            })
+            .and_then(|text| text.split_once("]>"))
+            .map(|(socket, _)| format!("{socket}]"));
         Some(Self {
             thread: thread.parse().ok()?,
             name: name.to_owned(),
             descriptor: number.parse().ok(),
+            socket,
             strings: strings(arguments),
             opened: opened(name, arguments),
             shares_memory: name == "mmap"
@@ -238,6 +306,51 @@ mod tests {
         ] {
             assert!(!finds(script).is_empty(), "{script}");
         }
+    }
+
+    /// python3 that says the secret to itself, over TCP and over a socket in the folder, through
+    /// calls that send and calls that receive.
+    #[test]
+    fn a_medium_is_told_from_every_other_socket() {
+        let needle = Needle::canary();
+        let script = "python3 -c 'import socket
+secret = open(\"secret\", \"rb\").read()
+def say(listener, kind):
+    listener.listen()
+    client = socket.socket(kind)
+    client.connect(listener.getsockname())
+    server = listener.accept()[0]
+    client.sendall(secret)
+    server.recv(100)
+    server.sendmsg([secret])
+    client.recvmsg(100)
+tcp = socket.create_server((\"127.0.0.1\", 0))
+say(tcp, socket.AF_INET)
+unix = socket.socket(socket.AF_UNIX)
+unix.bind(\"socket\")
+say(unix, socket.AF_UNIX)
+open(\"port\", \"w\").write(str(tcp.getsockname()[1]))'";
+        let trace = traced(script, &needle);
+        let found = |medium: Option<&Medium>| {
+            let over = trace.over(medium);
+            trace.scan(&[&needle], over).len()
+        };
+        let peer = |call: &Call| {
+            let socket = call.socket.as_ref()?.strip_prefix("TCP:[")?;
+            let (_, peer) = socket.strip_suffix(']')?.split_once("->")?;
+            (call.name == "sendto").then(|| peer.parse().expect("an address"))
+        };
+        let listener = trace.calls().iter().find_map(peer).expect("TCP");
+        let all = found(None);
+        assert!(all >= 8, "{all}");
+        let one_way = all / 4;
+        // The server's half of a connection has the client for its peer.
+        let without_tcp = found(Some(&Medium::Tcp(listener)));
+        assert_eq!(without_tcp, all - one_way, "{all}");
+        let without_unix = found(Some(&Medium::Unix("socket".into())));
+        assert_eq!(without_unix, all - one_way, "{all}");
+        assert_eq!(found(Some(&Medium::Unix("other".into()))), all);
+        assert_eq!(found(Some(&Medium::Keys)), all);
     }
 
     #[test]

@@ -7,33 +7,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use keyhaul_hygiene::hunt::{READ, hands_over, master_key, system};
 use keyhaul_hygiene::needle::letters;
-use keyhaul_hygiene::process::{self, scan_all};
+use keyhaul_hygiene::process;
 use keyhaul_hygiene::program::{Running, collect, finish, wait_until};
 use keyhaul_hygiene::qemu::{Qmp, Volume};
-use keyhaul_hygiene::trace::{Call, Trace};
-use keyhaul_hygiene::{House, Needle, assert_clean, files, search};
+use keyhaul_hygiene::trace::Trace;
+use keyhaul_hygiene::{House, assert_clean, files, search};
 use serde_json::json;
-
-const READ: &str = "read 4096/4096 bytes";
-
-/// The one call that hands over the master key: 32 bytes into a pipe, a file or a keyring.
-fn gives(call: &Call) -> bool {
-    ["write", "add_key"].contains(&call.name.as_str())
-        && call.strings.last().is_some_and(|text| text.len() == 32)
-}
-
-/// That call, and QEMU's that reads the key from a keyring.
-fn hands_over(call: &Call) -> bool {
-    gives(call) || call.name == "keyctl" && call.strings.iter().all(|text| text.len() == 32)
-}
-
-/// The master key that a trace shows, and shows once.
-fn master_key(trace: &Trace) -> Needle {
-    let calls: Vec<&Call> = trace.calls().iter().filter(|call| gives(call)).collect();
-    assert_eq!(calls.len(), 1, "{calls:?}");
-    Needle::new("the master key", calls[0].strings.last().expect("the key"))
-}
 
 /// The canary of this file's houses, and the volume that it opens.
 fn shared() -> &'static (Vec<u8>, Volume) {
@@ -52,85 +33,8 @@ fn furnished() -> House {
     house
 }
 
-/// Starts a system emulator through keyhaul, talks to it, ends it, and looks everywhere.
 fn hunt(options: &[&str]) {
-    let house = furnished();
-    let volume = &shared().1;
-    let (socket, log) = (house.outside().join("qmp"), house.inside().join("qemu.log"));
-    let runtime_dir = house.runtime_dir();
-    let mut line: Vec<_> = ["run", "--runtime-dir", &runtime_dir]
-        .iter()
-        .chain(options)
-        .chain(&["--"])
-        .map(Into::into)
-        .collect();
-    line.extend(volume.system(&socket, &log));
-    line.extend(["-object".into(), "secret,id=root,ref=web01/root".into()]);
-    let (mut command, file) = house.traced::<std::ffi::OsString>(&line);
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map(Running::from)
-        .expect("strace");
-    let stdout = collect(child.stdout.take().expect("piped"));
-    let stderr = collect(child.stderr.take().expect("piped"));
-
-    let mut qmp = Qmp::connect(&socket);
-    qmp.read_volume();
-    let told = qmp.objects();
-    let master = master_key(&Trace::read(&file).expect("a trace"));
-    let canary = house.canary();
-    assert_clean(&scan_all(&[canary, &master]));
-    house.is_watched("qemu-system-x86_64");
-    let kept = || files::scan(house.inside(), &[], &[&master]).expect("readable");
-    if options.contains(&"--keep-key") {
-        assert_eq!(kept().len(), 1, "the control: a key that is kept is found");
-    } else {
-        assert!(wait_until(|| kept().is_empty()), "{:?}", kept());
-    }
-    let object = told
-        .iter()
-        .find(|(name, _)| name == "root.data")
-        .expect("a property");
-    assert!(
-        object.1["return"]
-            .as_str()
-            .is_some_and(|data| data.len() >= 64),
-        "{object:?}"
-    );
-    qmp.execute("quit", json!({}));
-    let status = child.wait();
-    let (stdout, stderr) = (stdout.join().expect("read"), stderr.join().expect("read"));
-    let words = String::from_utf8_lossy(&stderr).into_owned();
-    assert!(status.success(), "{words}");
-    let shown = String::from_utf8_lossy(&stdout).into_owned();
-    assert!(
-        shown.contains(READ) && !shown.contains("failed"),
-        "{shown}{words}"
-    );
-
-    let needles = house.needles();
-    let mut needles: Vec<&Needle> = needles.iter().map(AsRef::as_ref).collect();
-    needles.push(&master);
-    let log = fs::read(&log).expect("QEMU's log");
-    assert!(
-        log.len() > 100_000,
-        "QEMU logged little: {} bytes",
-        log.len()
-    );
-    assert_clean(&search("QMP", qmp.recorded(), &needles));
-    assert_clean(&search("QEMU's log", &log, &needles));
-    assert_clean(&search("standard output", &stdout, &needles));
-    assert_clean(&search("standard error", &stderr, &needles));
-    assert_clean(
-        &Trace::read(&file)
-            .expect("a trace")
-            .scan(&needles, hands_over),
-    );
-    assert_clean(&kept());
-    house.end(&[]);
+    system(furnished(), &shared().1, options);
 }
 
 #[test]

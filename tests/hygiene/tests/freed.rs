@@ -10,6 +10,9 @@ use keyhaul_core::{
 use keyhaul_file::FileFactory;
 use keyhaul_hygiene::freed::{Freed, Scanning};
 use keyhaul_hygiene::{Disguise, Needle};
+use keyhaul_keyring::KeyringFactory;
+use keyhaul_servers::Backend;
+use keyhaul_vault::VaultFactory;
 
 #[global_allocator]
 static ALLOCATOR: Scanning = Scanning::new();
@@ -33,6 +36,7 @@ fn freed(work: impl FnOnce(&Needle)) -> usize {
 
 fn runtime() -> tokio::runtime::Runtime {
     let built = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
         .enable_time()
         .build();
     built.expect("a runtime")
@@ -237,5 +241,47 @@ fn age_leaves_copies_which_is_why_the_program_wipes_what_it_frees() {
     for needle in keyhaul_hygiene::store::identity(&id) {
         let Freed { hits, .. } = ALLOCATOR.during(&[needle.bytes()], || get(open()));
         assert_eq!(hits, 0, "{}", needle.name());
+    }
+}
+
+/// How many blocks come back with the secret in them, when the store at a place is written to and read
+/// from once.
+fn freed_by(backend: Backend) -> usize {
+    let folder = tempfile::tempdir().expect("folder");
+    let place = backend.place(folder.path());
+    let policy = place.policy();
+    freed(|needle| {
+        let policy = Policy::parse("policy", &policy).expect("valid");
+        let registry = Registry::new().with(KeyringFactory).with(VaultFactory);
+        let resolver = Resolver::new(policy, registry, None).expect("valid");
+        let runtime = runtime();
+        runtime.block_on(async {
+            let reference = Reference::parse("web01/root").expect("valid");
+            let value = SecretBytes::copy_from(needle.bytes());
+            let put = resolver.put(&reference, &value, PutOptions::default());
+            put.await.expect("put");
+            let got = resolver.get(&reference, GetOptions::default()).await;
+            assert!(got.expect("got").value == value);
+        });
+        drop((resolver, runtime));
+    })
+}
+
+/// Calls of the kernel, with nobody's library in between that would keep a copy.
+#[test]
+fn the_kernels_keyring() {
+    assert_eq!(freed_by(Backend::Kernel), 0);
+}
+
+/// HTTP and TLS pass through libraries, which leave copies in what they free: the program's wiping
+/// allocator is there for them, and the hunt through its memory holds it to that.
+#[test]
+fn http_and_tls_leave_copies_which_is_why_the_program_wipes_what_it_frees() {
+    for backend in [Backend::VaultHttp, Backend::VaultAppRole] {
+        let hits = freed_by(backend);
+        assert!(
+            hits > 0,
+            "{backend:?} leaves nothing any more: make this a promise"
+        );
     }
 }

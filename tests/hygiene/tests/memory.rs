@@ -4,11 +4,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
+use keyhaul_hygiene::hunt::own_memory;
 use keyhaul_hygiene::program::{Running, is_full, keyhaul, wait_until};
-use keyhaul_hygiene::{House, Needle, assert_clean, memory, process};
+use keyhaul_hygiene::{House, memory, process};
 
 const NOBODY: u32 = 65534;
 
@@ -23,69 +24,9 @@ fn furnished() -> House {
     house
 }
 
-/// A shell script in QEMU's place: it copies the master key to a file, as QEMU would read it, and waits
-/// until its standard input ends.
-fn keeper(house: &House) -> (PathBuf, PathBuf) {
-    let (program, copy) = (house.outside().join("keeper"), house.outside().join("key"));
-    let script = format!(
-        r#"for word; do
-    case $word in
-        secret,*file=*) cat "${{word##*file=}}" >{copy}.new ;;
-        secret_keyring,*serial=*) keyctl pipe "${{word##*serial=}}" >{copy}.new ;;
-    esac
-done
-mv {copy}.new {copy}
-read line
-exit 0
-"#,
-        copy = copy.display()
-    );
-    fs::write(&program, script).expect("written");
-    (program, copy)
-}
-
-/// keyhaul that waits for the keeper, and the master key it handed over.
-fn waiting(house: &House, options: &[&str]) -> (Running, Needle) {
-    let (program, copy) = keeper(house);
-    let _ = fs::remove_file(&copy);
-    let program = program.display().to_string();
-    let object = [
-        "-object",
-        "secret,id=a,ref=web01/root",
-        "-object",
-        "secret,id=b,ref=web01/large",
-    ];
-    let runtime_dir = house.runtime_dir();
-    let run = ["run", "--runtime-dir", &runtime_dir];
-    let line = [&run, options, &["--", "sh", &program], &object].concat();
-    let child = house
-        .keyhaul(&line)
-        .stdin(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map(Running::from)
-        .expect("started");
-    assert!(wait_until(|| copy.exists()), "the keeper got no key");
-    let key = fs::read(&copy).expect("a key");
-    assert_eq!(key.len(), 32);
-    (child, Needle::new("the master key", &key))
-}
-
 fn hunt(channel: &str) {
     let house = furnished();
-    let (mut child, master) = waiting(&house, &["--channel", channel]);
-    assert!(wait_until(|| process::sleeps(child.id())));
-    let needles = house.needles();
-    let mut needles: Vec<&Needle> = needles.iter().map(AsRef::as_ref).collect();
-    needles.push(&master);
-    let scanned = memory::scan(child.id(), &needles).expect("readable by root");
-    assert!(
-        scanned.bytes > 100_000 && scanned.mappings > 3,
-        "{scanned:?}"
-    );
-    drop(child.stdin.take());
-    assert!(child.wait().success());
-    assert_clean(&scanned.finds);
+    own_memory(&house, &["--channel", channel]);
     house.end(&[]);
 }
 

@@ -46,6 +46,45 @@ impl Curl {
         headers: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Result<Reply, String> {
+        // By its input, so that no token is in its arguments.
+        let output = run(&(self.settings(method, path, headers, body) + "\n"))?;
+        let (body, status) = output.rsplit_once('\n').unwrap_or(("", &output));
+        let status = status
+            .parse()
+            .map_err(|_| format!("curl gave no status: {output}"))?;
+        let json = match body.trim() {
+            "" => Value::Null,
+            text => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
+        };
+        Ok(Reply { status, json })
+    }
+
+    /// Asks several things over one connection: the statuses, in order.
+    pub(crate) fn ask_all(
+        &self,
+        method: &str,
+        headers: &[(&str, &str)],
+        asked: &[(String, Value)],
+    ) -> Result<Vec<u16>, String> {
+        let settings = asked
+            .iter()
+            .map(|(path, body)| {
+                self.settings(method, path, headers, Some(body)) + "\noutput = \"/dev/null\"\n"
+            })
+            .collect::<Vec<_>>()
+            .join("next\n");
+        let output = run(&settings)?;
+        let status = |line: &str| line.parse().map_err(|_| format!("no status: {line}"));
+        output.split_whitespace().map(status).collect()
+    }
+
+    fn settings(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> String {
         let mut settings = vec![
             "silent".to_owned(),
             "show-error".to_owned(),
@@ -70,17 +109,7 @@ impl Curl {
         if let Some(body) = body {
             settings.push(format!("data-raw = {}", quoted(&body.to_string())));
         }
-        // By its input, so that no token is in its arguments.
-        let output = run(&(settings.join("\n") + "\n"))?;
-        let (body, status) = output.rsplit_once('\n').unwrap_or(("", &output));
-        let status = status
-            .parse()
-            .map_err(|_| format!("curl gave no status: {output}"))?;
-        let json = match body.trim() {
-            "" => Value::Null,
-            text => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
-        };
-        Ok(Reply { status, json })
+        settings.join("\n")
     }
 }
 

@@ -14,6 +14,7 @@
 //! }
 //! ```
 
+mod backend;
 mod certificates;
 mod curl;
 mod daemon;
@@ -22,6 +23,7 @@ mod proxy;
 mod secret_service;
 mod wait;
 
+pub use backend::{Backend, Medium, Place};
 pub use certificates::{Authority, Issued};
 pub use curl::Reply;
 pub use daemon::Daemon;

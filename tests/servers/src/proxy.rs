@@ -47,6 +47,7 @@ struct State {
     open: Vec<Arc<Wire>>,
     connections: usize,
     asked: Vec<u8>,
+    answered: u64,
 }
 
 /// One side of a connection.
@@ -70,6 +71,7 @@ impl Proxy {
                 open: Vec::new(),
                 connections: 0,
                 asked: Vec::new(),
+                answered: 0,
             }),
             changed: Condvar::new(),
             gone: AtomicBool::new(false),
@@ -99,6 +101,11 @@ impl Proxy {
     /// How many connections were ever made to it.
     pub fn connections(&self) -> usize {
         self.shared.state().connections
+    }
+
+    /// How many bytes servers have answered in all.
+    pub fn answered(&self) -> u64 {
+        self.shared.state().answered
     }
 
     /// The request lines that clients have sent, over HTTP/1.1 in the clear: `GET /v1/sys/health`.
@@ -215,6 +222,8 @@ fn read(
         let mut bytes = buffer[..length].to_vec();
         if asking {
             shared.state().asked.extend_from_slice(&bytes);
+        } else {
+            shared.state().answered += bytes.len() as u64;
         }
         let mut due = Instant::now();
         match shared.mode() {

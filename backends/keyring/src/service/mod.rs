@@ -5,6 +5,7 @@ mod error;
 mod items;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use futures_util::{StreamExt as _, stream};
 use keyhaul_core::{
     Capabilities, Capability, DeleteOptions, Descriptor, GetOptions, ListOptions, Metadata, Page,
     PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath, SecretStore, StoreConfig,
+    wiping_stack,
 };
 use secret_service::SecretService;
 
@@ -83,7 +85,7 @@ impl SecretServiceStore {
             let mut tries = 0;
             loop {
                 let service = self.bus.service().await?;
-                let failure = match work(Arc::clone(&service), tries).await {
+                let failure = match wiping(work(Arc::clone(&service), tries)).await {
                     Ok(done) => return Ok(done),
                     Err(failure) => failure,
                 };
@@ -112,6 +114,12 @@ impl SecretServiceStore {
         })
         .await
     }
+}
+
+/// Overwrites what each step of a future leaves on the stack: the session's cipher puts the blocks of
+/// values there, in the library's frames.
+fn wiping<T>(mut work: BoxFuture<'_, T>) -> impl Future<Output = T> {
+    poll_fn(move |context| wiping_stack(|| work.as_mut().poll(context)))
 }
 
 impl fmt::Debug for SecretServiceStore {

@@ -127,6 +127,9 @@ impl Kv {
             call = call.query("version", &number.to_string());
         }
         let answer = self.send(&options.request, call, "read").await?;
+        if answer.status == 400 {
+            return Err(not_ready(&answer));
+        }
         if !answer.is_success() && answer.status != 404 {
             return Err(answer.refusal());
         }
@@ -168,6 +171,13 @@ impl Kv {
         }
         Fields::parse(map)?.value(field, self.encoding_of(field))
     }
+}
+
+/// The error for a 400 to a reading. Nothing in such a request can be wrong: the engine answers so while
+/// it prepares its storage, as each node of a cluster does after a new leader came.
+fn not_ready(answer: &Answer) -> Error {
+    let what = "the engine is not ready";
+    Error::new(ErrorKind::Unavailable, what).with_source(answer.refusal())
 }
 
 /// The error for a 404: nothing there, or nothing mounted there, of which the server speaks.

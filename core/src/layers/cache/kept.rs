@@ -101,6 +101,11 @@ impl State {
 
     pub(super) fn join(&mut self, key: &Key, now: Clock) -> Joined {
         self.sweep(now);
+        // The clock of the entries stands still while the machine sleeps; the secret's own does not.
+        let has_expired = |entry: &Entry| entry.kept.metadata.is_expired(SystemTime::now());
+        if self.entries.get(key).is_some_and(has_expired) {
+            self.remove(key);
+        }
         if let Some(entry) = self.entries.get_mut(key) {
             self.uses += 1;
             self.order.remove(&entry.used);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant as Clock;
 
@@ -195,15 +196,21 @@ impl SecretStore for Cache {
             }
         }
         // Only now: two who wait for each other's before they fetch their own would wait for ever.
-        // Each path once, so that a failure is not asked for again by each repetition.
+        // Each path once, so that a failure is not asked for again by each repetition; and all of
+        // them at once, for where their leader goes away, they are fetched here.
+        let first = |index: usize| paths.iter().position(|path| *path == paths[index]);
+        let missing = (0..paths.len()).filter(|index| answers[*index].is_none());
+        let followed = missing.filter(|index| first(*index) == Some(*index));
+        let followed = followed.map(|index| async move {
+            let answer = self.get(&paths[index], options).await;
+            (index, answer)
+        });
+        for (index, answer) in join_all(followed).await {
+            answers[index] = Some(answer);
+        }
         for index in 0..paths.len() {
             if answers[index].is_none() {
-                let earlier = (0..index).find(|earlier| paths[*earlier] == paths[index]);
-                let again = earlier.and_then(|earlier| copy_of(answers[earlier].as_ref()?));
-                answers[index] = Some(match again {
-                    Some(answer) => answer,
-                    None => self.get(&paths[index], options).await,
-                });
+                answers[index] = first(index).and_then(|first| copy_of(answers[first].as_ref()?));
             }
         }
         answers.into_iter().flatten().collect()
@@ -287,7 +294,8 @@ struct Lead<'c> {
 impl Lead<'_> {
     /// Keeps the answer for later, and tells it to those who wait.
     fn finish(mut self, answer: Result<Secret>, options: &GetOptions) -> Result<Secret> {
-        let Some(mut guard) = self.guard.take() else {
+        // The lock is held until the flight has gone from the list: see `drop`.
+        let Some(guard) = self.guard.as_mut() else {
             return answer;
         };
         let cache = self.cache;
@@ -296,14 +304,14 @@ impl Lead<'_> {
                 let kept = kept::Kept::copy_of(&secret);
                 let mut state = cache.state();
                 state.keep(&self.key, &kept, self.epoch, &cache.settings, Clock::now());
-                *guard = Some(Ok(kept));
+                **guard = Some(Ok(kept));
                 Ok(secret)
             }
             Err(error) => {
                 // A caller's own deadline is nobody else's.
                 let deadline = options.request.deadline;
                 if deadline.is_none_or(|deadline| Clock::now().into_std() < deadline) {
-                    *guard = Some(Err(error.duplicate()));
+                    **guard = Some(Err(error.duplicate()));
                 }
                 Err(error)
             }
