@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use keyhaul_core::StoreFactory;
+use keyhaul_core::layers::{BreakerSettings, LayerSettings};
 use keyhaul_core::policy::store_keys;
 use keyhaul_core::registry::{OptionKind, OptionSpec};
 use keyhaul_file::FileFactory;
@@ -84,6 +85,26 @@ fn every_scheme_is_in_the_policys_page_and_no_other() {
         .map(|scheme| (*scheme).to_owned())
         .collect();
     assert_eq!(keys(&page("policy.md"), "scheme"), known);
+}
+
+/// What holds where the policy is silent.
+#[test]
+fn the_layers_page_tells_the_defaults() {
+    let text = page("layers.md");
+    let has = |words: String| assert!(text.contains(&words), "{words}");
+    let silent = LayerSettings::default();
+    has(format!("| `timeout` | {} s |", silent.timeout.as_secs()));
+    has(format!("| `retries` | {} |", silent.retries));
+    has(format!("| `deadline` | {} s;", silent.deadline.as_secs()));
+    let breaker = BreakerSettings::default();
+    let (failures, pause) = (breaker.failures, breaker.pause.as_secs());
+    has(format!("| `breaker` | {failures} failures and {pause} s "));
+    let limits = VaultFactory.limits().expect("limits");
+    assert_eq!(limits.rate, None);
+    let at_once = limits.concurrency;
+    has(format!("for Vault {at_once} at once and no rate"));
+    assert_eq!(FileFactory.limits(), None);
+    assert_eq!(KeyringFactory.limits(), None);
 }
 
 /// The control: what these tests rest on finds keys, and finds that one is missing.
