@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use keyhaul_core::StoreFactory;
 use keyhaul_core::layers::{BreakerSettings, LayerSettings};
@@ -105,6 +106,33 @@ fn the_layers_page_tells_the_defaults() {
     has(format!("for Vault {at_once} at once and no rate"));
     assert_eq!(FileFactory.limits(), None);
     assert_eq!(KeyringFactory.limits(), None);
+}
+
+/// The program tells the same, where the book is not at hand.
+#[test]
+fn help_has_every_scheme_and_option() {
+    let help = Command::new(env!("CARGO_BIN_EXE_keyhaul"))
+        .args(["help", "backends"])
+        .output()
+        .expect("started");
+    assert!(help.status.success());
+    let text = String::from_utf8(help.stdout).expect("text");
+    let line = |opening: &str| {
+        let found = text.lines().any(|line| line.trim().starts_with(opening));
+        assert!(found, "{opening}\n{text}");
+    };
+    for (factory, _) in BACKENDS {
+        line(&factory.schemes().join(", "));
+        line(factory.summary());
+        for spec in factory.options() {
+            line(&format!("{}: {}", spec.name, spec.kind.words()));
+            line(spec.help);
+            if let OptionKind::Table(inner) = spec.kind {
+                inner.iter().for_each(|spec| line(spec.help));
+            }
+        }
+    }
+    assert!(store_keys().all(|key| text.lines().next().is_some_and(|line| line.contains(key))));
 }
 
 /// The control: what these tests rest on finds keys, and finds that one is missing.

@@ -17,11 +17,11 @@ pub trait StoreFactory: fmt::Debug + Send + Sync {
     /// The URL schemes it serves, as `["file", "file+plain"]`.
     fn schemes(&self) -> &[&'static str];
 
-    /// What the backend is, in one line for `--help` and the docs.
+    /// What the backend is, in one line for `keyhaul help backends`.
     fn summary(&self) -> &'static str;
 
-    /// The options it takes in the policy besides `url`. From these come `--help`, the docs' table
-    /// and the unknown-key error.
+    /// The options it takes in the policy besides `url`. From these come `keyhaul help
+    /// backends` and the unknown-key error; the docs' tables are held to them.
     fn options(&self) -> &[OptionSpec];
 
     /// Whether its stores are key services, which authorise each read: no other store may be asked
