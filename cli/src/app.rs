@@ -45,7 +45,7 @@ pub enum Command {
     Generate(commands::generate::Arguments),
     /// Write a secret's exact bytes to standard output
     Get(commands::get::Arguments),
-    /// Print help for a command, or the table of exit codes
+    /// Print help for a command, the backends' options, or the table of exit codes
     Help(commands::help::Arguments),
     /// List the references that the policy serves
     List(commands::list::Arguments),

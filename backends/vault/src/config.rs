@@ -25,7 +25,7 @@ const OWN: [OptionSpec; 7] = [
     OptionSpec {
         name: "auth",
         kind: OptionKind::Table(auth::AUTH),
-        default: "the token in BAO_TOKEN or VAULT_TOKEN, else in ~/.vault-token",
+        default: "the token in BAO_TOKEN, else VAULT_TOKEN, else a kept login, else ~/.vault-token",
         help: "How to log in: a table whose `method` says which way, with the options of that way.",
     },
     OptionSpec {

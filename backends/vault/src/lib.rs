@@ -38,7 +38,7 @@ use std::sync::Arc;
 use keyhaul_core::registry::{Limits, OptionSpec};
 use keyhaul_core::{Result, SecretStore, StoreConfig, StoreFactory};
 
-pub use auth::{Login, Question, login, logout, question};
+pub use auth::{Login, Question, login, logout, next_request_spends, question};
 pub use policy::{Access, Covered, least_policy};
 pub use store::VaultStore;
 

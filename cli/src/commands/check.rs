@@ -216,6 +216,21 @@ fn references(session: &Session, path: &PathBuf, report: &mut Report) {
                 continue;
             }
         };
+        match spends(session, &reference) {
+            Err(error) => {
+                report.error(&subject, &error);
+                continue;
+            }
+            Ok(Some(store)) => {
+                report.warn(
+                    &subject,
+                    &format!("not read: that would spend the wrapped secret id of store {store}"),
+                    "keyhaul login spends it, and keeps the login for the commands after it",
+                );
+                continue;
+            }
+            Ok(None) => {}
+        }
         let options = GetOptions::default().request(session.request());
         match session.wait(session.resolver.get(&reference, options)) {
             Err(error) => report.error(&subject, &error),
@@ -242,6 +257,24 @@ fn references(session: &Session, path: &PathBuf, report: &mut Report) {
             }
         }
     }
+}
+
+/// The store that reading a reference would cost a login that can be made only once, if any.
+fn spends(session: &Session, reference: &Reference) -> Result<Option<String>, Error> {
+    let policy = session.resolver.policy();
+    // A reference that leads nowhere is told as what is read.
+    let Ok(target) = policy.target(reference) else {
+        return Ok(None);
+    };
+    for name in target.stores {
+        if let Some(entry) = policy.stores.get(&name)
+            && VaultFactory.schemes().contains(&entry.config.url.scheme())
+            && keyhaul_vault::next_request_spends(&entry.config)?
+        {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 fn memory(report: &mut Report) {

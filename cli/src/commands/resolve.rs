@@ -32,7 +32,7 @@ pub struct Arguments {
     wanted: Vec<Wanted>,
 
     /// Print the objects of those that could be fetched, although others could not; the status
-    /// tells of the first failure
+    /// tells of those, and is not 0
     #[arg(long)]
     keep_going: bool,
 

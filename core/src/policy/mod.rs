@@ -22,7 +22,7 @@ use crate::{Error, ErrorKind, Reference, Result, SecretPath};
 
 pub use file::{Location, locate};
 pub use pattern::Pattern;
-pub use store::BreakerChoice;
+pub use store::{BreakerChoice, store_keys};
 
 /// What a program holds of its policy: every line checked, nothing opened.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,6 +10,12 @@ use crate::layers::{Breaker, BreakerSettings, CacheSettings, LayerSettings};
 use crate::registry::{Limits, OptionKind, OptionSpec, Options, StoreConfig, Value};
 use crate::{Error, ErrorKind, Result, StoreFactory};
 
+/// The keys of every store, whatever its backend.
+pub fn store_keys() -> impl Iterator<Item = &'static str> + Clone {
+    let layers = LAYERS.iter().map(|spec| spec.name);
+    ["url", "breaker", "cache"].into_iter().chain(layers)
+}
+
 /// What the policy says of a store's layers, in the words that errors and docs use.
 const LAYERS: &[OptionSpec] = &[
     spec("timeout", OptionKind::Duration),

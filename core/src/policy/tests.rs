@@ -171,6 +171,22 @@ fn layers_are_the_policys_and_else_the_backends() {
     );
 }
 
+/// A mistyped key may be meant for the layers or for the backend: both lists are known.
+#[test]
+fn a_mistyped_key_of_a_store_is_held_against_those_of_every_store_too() {
+    let refusal = |line: &str| {
+        let text = format!("version = 1\n[stores.a]\nurl = \"limited://a\"\n{line}\n");
+        let policy = Policy::parse("p.toml", &text).expect(line);
+        let registry = Registry::new().with(Limited(None));
+        registry.check(&policy.stores["a"].config)
+    };
+    let error = refusal("tiemout = \"5s\"").expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert_eq!(error.advice(), Some("did you mean `timeout`?"));
+    assert!(error.message().contains("cache"), "{error}");
+    refusal("timeout = \"5s\"").expect("a key of every store");
+}
+
 #[test]
 fn every_error_names_its_place_and_what_is_known() {
     let all = errors(

@@ -9,6 +9,7 @@ use url::Url;
 
 pub use options::{OptionKind, OptionSpec, OptionValue, Options, Value, parse_duration};
 
+use crate::policy::store_keys;
 use crate::{Error, ErrorKind, Operation, Result, SecretStore};
 
 /// Makes the stores of one backend.
@@ -16,11 +17,11 @@ pub trait StoreFactory: fmt::Debug + Send + Sync {
     /// The URL schemes it serves, as `["file", "file+plain"]`.
     fn schemes(&self) -> &[&'static str];
 
-    /// What the backend is, in one line for `--help` and the docs.
+    /// What the backend is, in one line for `keyhaul help backends`.
     fn summary(&self) -> &'static str;
 
-    /// The options it takes in the policy besides `url`. From these come `--help`, the docs' table
-    /// and the unknown-key error.
+    /// The options it takes in the policy besides `url`. From these come `keyhaul help
+    /// backends` and the unknown-key error; the docs' tables are held to them.
     fn options(&self) -> &[OptionSpec];
 
     /// Whether its stores are key services, which authorise each read: no other store may be asked
@@ -164,10 +165,13 @@ impl Registry {
     /// # Errors
     /// `InvalidConfig` with the place and what is known.
     pub fn check(&self, config: &StoreConfig) -> Result<()> {
-        let factory = self.factory(config)?;
-        config
-            .options
-            .check(factory.options())
+        let specs = self.factory(config)?.options();
+        // Who mistypes a key may have meant one that every store has.
+        let known = specs.iter().map(|spec| spec.name).chain(store_keys());
+        let options = &config.options;
+        options
+            .check_keys(known)
+            .and_then(|()| options.check(specs))
             .map_err(|error| error.with_store(&config.name))
     }
 

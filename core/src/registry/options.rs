@@ -180,6 +180,19 @@ impl Options {
         self.0.get(name).map(|option| option.place.as_str())
     }
 
+    /// Holds every key against those that are known.
+    pub(crate) fn check_keys<'a>(
+        &self,
+        known: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<()> {
+        for (key, option) in &self.0 {
+            if !known.clone().any(|name| name == key) {
+                return Err(unknown("option", key, known).with_place(&option.place));
+            }
+        }
+        Ok(())
+    }
+
     /// Holds every key and kind against `specs`.
     pub(crate) fn check(&self, specs: &[OptionSpec]) -> Result<()> {
         for (key, option) in &self.0 {

@@ -121,3 +121,17 @@ fn help_has_the_table_of_exit_codes() {
     }
     finish(&mut site.keyhaul(["help", "no-such-command"])).exits(14);
 }
+
+#[test]
+fn every_command_is_in_the_books_list() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/commands.md");
+    let page = fs::read_to_string(page).expect("the page");
+    let mut listed: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `keyhaul "))
+        .filter_map(|row| row.split([' ', '`']).next())
+        .collect();
+    listed.sort_unstable();
+    listed.dedup();
+    assert_eq!(listed, COMMANDS);
+}

@@ -360,8 +360,12 @@ fn a_wrapped_secret_id_is_spent_once_and_never_by_check() {
         "auth = {{ method = \"approle\", mount = \"{mount}\", role-id = \"{role_id}\", wrapped-secret-id = \"{wrapped}\" }}"
     );
     name_store(&site, server.address(), &mount, &auth);
+    let refs = site.file("refs", "web01/0\n").display().to_string();
     for _ in 0..2 {
         finish(&mut site.keyhaul(["check"])).ok();
+        let checked = finish(&mut site.keyhaul(["check", "--refs", &refs])).ok();
+        let told = String::from_utf8_lossy(&checked.stdout);
+        assert!(told.contains("not read: that would spend"), "{told}");
     }
     assert_eq!(get(&site, 0, "5s").ok().stdout, value(&mount, 0));
     get(&site, 1, "5s")

@@ -46,6 +46,20 @@ pub fn question(store: &StoreConfig) -> Result<Question> {
     Method::of(store).map(|method| question_of(&method))
 }
 
+/// Whether the next request to a store would spend a wrapped secret id, which a later process then
+/// lacks: what only looks does not make it. Asks no server.
+///
+/// # Errors
+/// `InvalidConfig` where the store's settings are wrong.
+pub fn next_request_spends(store: &StoreConfig) -> Result<bool> {
+    let method = Method::of(store)?;
+    if !method.is_wrapped() {
+        return Ok(false);
+    }
+    let http = Http::new(Config::new(store)?.settings(store, &Environment::process())?);
+    Ok(Place::new(&http, &method).read().is_none())
+}
+
 /// Logs in to a store and keeps the token in the kernel's keyring for its lease, for every command
 /// of this user; `answer` is to [`question`]. A login kept before is revoked.
 ///

@@ -74,6 +74,17 @@ impl Method {
         }
     }
 
+    /// Whether it logs in with what can be used once.
+    pub(super) fn is_wrapped(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::AppRole {
+                secret_id: SecretId::Wrapped(_),
+                ..
+            }
+        )
+    }
+
     /// The method of a store: what its `auth` table says, else a token from wherever one is found.
     ///
     /// # Errors

@@ -24,6 +24,6 @@ mod tests;
 mod token;
 
 pub(crate) use identity::{Identity, Probed, Verdict};
-pub use login::{Login, Question, login, logout, question};
+pub use login::{Login, Question, login, logout, next_request_spends, question};
 pub(crate) use method::Method;
 pub(crate) use options::AUTH;
