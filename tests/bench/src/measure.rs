@@ -52,14 +52,28 @@ fn once(command: &mut Command) -> Duration {
 }
 
 /// Median times of commands run in turn, A B A B …, after one round that does not count.
-pub fn in_turn<const N: usize>(rounds: usize, mut commands: [Command; N]) -> [Duration; N] {
+pub fn in_turn<const N: usize>(rounds: usize, commands: [Command; N]) -> [Duration; N] {
+    in_blocks(rounds, 1, commands)
+}
+
+/// Median times of commands run in turn by blocks, A A A B B B A A A …, the first of each block not
+/// counted: a large program leaves the caches to the small one after it as it found them for itself,
+/// and the end of its memory still keeps the kernel busy.
+pub fn in_blocks<const N: usize>(
+    rounds: usize,
+    block: usize,
+    mut commands: [Command; N],
+) -> [Duration; N] {
     let mut runs: [Vec<Duration>; N] = std::array::from_fn(|_| Vec::with_capacity(rounds));
-    for round in 0..=rounds {
+    for command in &mut commands {
+        once(command);
+    }
+    for _ in 0..rounds.div_ceil(block) {
         for (command, runs) in commands.iter_mut().zip(&mut runs) {
-            let wall = once(command);
-            if round > 0 {
-                runs.push(wall);
+            if block > 1 {
+                once(command);
             }
+            runs.extend((0..block).map(|_| once(command)));
         }
     }
     runs.map(median)
