@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use crate::{Error, ErrorKind, Result, SecretBytes, SecretWriter};
+use crate::{Error, ErrorKind, Result, SecretBytes, SecretWriter, json};
 
 /// A map of fields. Names are no secret, values are.
 #[derive(Default, PartialEq, Eq)]
@@ -23,22 +23,16 @@ impl Fields {
     ///
     /// # Errors
     /// `Corrupt` where it is none.
-    pub(crate) fn parse(json: &[u8]) -> Result<Self> {
+    pub(crate) fn parse(object: &[u8]) -> Result<Self> {
         // The parser's own words can hold a piece of a value.
         let raw: BTreeMap<String, &RawValue> =
-            serde_json::from_slice(json).map_err(|_| no_object())?;
+            serde_json::from_slice(object).map_err(|_| no_object())?;
         let mut fields = Self::default();
         for (name, raw) in raw {
-            let text = raw.get();
-            let inside = text
-                .strip_prefix('"')
-                .and_then(|text| text.strip_suffix('"'));
+            let text = json::unescape(raw.get())?;
             let value = FieldValue {
-                is_text: inside.is_some(),
-                bytes: match inside {
-                    Some(inside) => unescaped(inside)?,
-                    None => SecretBytes::copy_from(text.as_bytes()),
-                },
+                is_text: text.is_some(),
+                bytes: text.unwrap_or_else(|| SecretBytes::copy_from(raw.get().as_bytes())),
             };
             fields.0.insert(name, value);
         }
@@ -50,23 +44,23 @@ impl Fields {
     /// # Errors
     /// `Corrupt` where a field's value is not text, which JSON cannot hold.
     pub(crate) fn to_json(&self) -> Result<SecretBytes> {
-        let mut json = SecretWriter::with_limit(usize::MAX);
-        json.push(b"{")?;
+        let mut object = SecretWriter::with_limit(usize::MAX);
+        object.push(b"{")?;
         for (index, (name, value)) in self.0.iter().enumerate() {
             if index > 0 {
-                json.push(b",")?;
+                object.push(b",")?;
             }
-            push_string(&mut json, name)?;
-            json.push(b":")?;
+            json::escape(&mut object, name)?;
+            object.push(b":")?;
             if value.is_text {
                 let text = std::str::from_utf8(value.bytes.expose()).map_err(|_| not_text(name))?;
-                push_string(&mut json, text)?;
+                json::escape(&mut object, text)?;
             } else {
-                json.push(value.bytes.expose())?;
+                object.push(value.bytes.expose())?;
             }
         }
-        json.push(b"}")?;
-        Ok(json.finish())
+        object.push(b"}")?;
+        Ok(object.finish())
     }
 
     /// A field's value: its text, or the JSON of what is no text.
@@ -96,64 +90,6 @@ impl Fields {
                 .collect(),
         )
     }
-}
-
-/// The text that JSON writes as `inside`, which serde_json has found to be a JSON string.
-fn unescaped(inside: &str) -> Result<SecretBytes> {
-    let mut text = SecretWriter::with_limit(inside.len());
-    let mut rest = inside;
-    while let Some(at) = rest.find('\\') {
-        text.push(&rest.as_bytes()[..at])?;
-        let escape = rest[at + 1..].chars().next().ok_or_else(no_object)?;
-        rest = &rest[at + 1 + escape.len_utf8()..];
-        let plain = match escape {
-            'b' => '\u{8}',
-            'f' => '\u{c}',
-            'n' => '\n',
-            'r' => '\r',
-            't' => '\t',
-            'u' => {
-                let first = unit(&mut rest)?;
-                let units = if (0xd800..0xdc00).contains(&first) {
-                    rest = rest.strip_prefix("\\u").ok_or_else(no_object)?;
-                    vec![first, unit(&mut rest)?]
-                } else {
-                    vec![first]
-                };
-                let mut decoded = char::decode_utf16(units);
-                decoded.next().and_then(Result::ok).ok_or_else(no_object)?
-            }
-            other => other,
-        };
-        text.push(plain.encode_utf8(&mut [0; 4]).as_bytes())?;
-    }
-    text.push(rest.as_bytes())?;
-    Ok(text.finish())
-}
-
-/// Takes four hexadecimal digits.
-fn unit(rest: &mut &str) -> Result<u16> {
-    let (digits, after) = rest.split_at_checked(4).ok_or_else(no_object)?;
-    *rest = after;
-    u16::from_str_radix(digits, 16).map_err(|_| no_object())
-}
-
-fn push_string(json: &mut SecretWriter, text: &str) -> Result<()> {
-    json.push(b"\"")?;
-    let mut plain = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        if byte >= b' ' && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        json.push(&text.as_bytes()[plain..at])?;
-        match byte {
-            b'"' | b'\\' => json.push(&[b'\\', byte])?,
-            control => json.push(format!("\\u{control:04x}").as_bytes())?,
-        }
-        plain = at + 1;
-    }
-    json.push(&text.as_bytes()[plain..])?;
-    json.push(b"\"")
 }
 
 fn no_object() -> Error {

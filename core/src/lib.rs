@@ -15,6 +15,7 @@ pub mod direct;
 pub mod encoding;
 mod error;
 mod fields;
+pub mod json;
 pub mod layers;
 mod memory;
 mod path;

@@ -1,9 +1,8 @@
 //! What is written: one field or a whole map, and the request around it, in locked memory.
 
-use keyhaul_core::{Encoding, Error, ErrorKind, Field, Result, SecretBytes, SecretWriter};
+use keyhaul_core::{Encoding, Error, ErrorKind, Field, Result, SecretBytes, SecretWriter, json};
 
 use super::fields::{Fields, marker_for, marker_of};
-use super::json;
 
 /// The longest request: the longest value, escaped, with a map of siblings around it.
 const MAX_BODY: usize = 16 * 1024 * 1024;
@@ -175,5 +174,29 @@ fn as_text(value: &[u8]) -> Option<&str> {
     let base64 = value.len().div_ceil(3) * 4;
     // Short values stay legible whatever they hold.
     let most = base64.max(1024);
-    (json::stored_len(text) <= most).then_some(text)
+    (stored_len(text) <= most).then_some(text)
+}
+
+/// How many bytes a server spends on `text`: Go, in which they are written, also escapes what
+/// HTML finds special.
+fn stored_len(text: &str) -> usize {
+    let cost = |letter: char| match letter {
+        '"' | '\\' | '\n' | '\r' | '\t' => 2,
+        '\0'..='\u{1f}' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => 6,
+        _ => letter.len_utf8(),
+    };
+    text.chars().map(cost).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_a_server_spends_is_that_of_its_own_escapes() {
+        // What OpenBao sent back for these letters.
+        let sent = r"\u003c\u0026\u003e\u2028\n\u0001\t\\";
+        assert_eq!(stored_len("<&>\u{2028}\n\u{1}\t\\"), sent.len());
+        assert_eq!(stored_len("é/x"), 4);
+    }
 }

@@ -2,11 +2,9 @@
 
 use std::fmt;
 
-use keyhaul_core::{Encoding, Error, ErrorKind, Field, Result, SecretBytes};
+use keyhaul_core::{Encoding, Error, ErrorKind, Field, Result, SecretBytes, json};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-
-use super::json;
 
 /// What stands behind a field's name in that of the field which says how it is encoded. No
 /// reference names such a field: `:` is in no [`Field`].

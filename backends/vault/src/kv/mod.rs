@@ -5,7 +5,6 @@ mod content;
 mod current;
 mod delete;
 mod fields;
-mod json;
 mod list;
 mod mount;
 mod paths;

@@ -3,13 +3,13 @@
 //! serde_json finds where a value begins and ends and copies none of it; what a string's escapes
 //! stand for is worked out here, since serde_json would do so in buffers that nobody wipes.
 
-use keyhaul_core::{Error, ErrorKind, Result, SecretBytes, SecretWriter};
+use crate::{Error, ErrorKind, Result, SecretBytes, SecretWriter};
 
 /// The text that a JSON string stands for, where `raw`, a whole JSON value, is one.
 ///
 /// # Errors
 /// `Corrupt` where its escapes stand for no text. Never shows what was found.
-pub(crate) fn unescape(raw: &str) -> Result<Option<SecretBytes>> {
+pub fn unescape(raw: &str) -> Result<Option<SecretBytes>> {
     let Some(inner) = raw
         .strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'))
@@ -32,7 +32,7 @@ pub(crate) fn unescape(raw: &str) -> Result<Option<SecretBytes>> {
 ///
 /// # Errors
 /// `Corrupt` where some do not.
-pub(crate) fn check(json: &[u8]) -> Result<()> {
+pub fn check(json: &[u8]) -> Result<()> {
     // Backslashes are in strings only.
     walk(json, |_| ())
 }
@@ -64,7 +64,7 @@ fn walk(mut rest: &[u8], mut each: impl FnMut(&[u8])) -> Result<()> {
                 let (letter, used) = code_point(escape)?;
                 let mut utf8 = [0; 4];
                 each(letter.encode_utf8(&mut utf8).as_bytes());
-                keyhaul_core::wipe(&mut utf8);
+                crate::wipe(&mut utf8);
                 rest = &escape[used..];
                 continue;
             }
@@ -105,7 +105,7 @@ fn unit(escape: &[u8]) -> Result<u32> {
 fn broken() -> Error {
     Error::new(
         ErrorKind::Corrupt,
-        "the server sent a JSON string whose escapes stand for no text",
+        "a JSON string has escapes that stand for no text",
     )
 }
 
@@ -113,7 +113,7 @@ fn broken() -> Error {
 ///
 /// # Errors
 /// `TooLarge` past the writer's limit.
-pub(crate) fn escape(out: &mut SecretWriter, text: &str) -> Result<()> {
+pub fn escape(out: &mut SecretWriter, text: &str) -> Result<()> {
     out.push(b"\"")?;
     let bytes = text.as_bytes();
     let mut from = 0;
@@ -134,7 +134,7 @@ pub(crate) fn escape(out: &mut SecretWriter, text: &str) -> Result<()> {
         };
         out.push(&bytes[from..at])?;
         out.push(escape)?;
-        keyhaul_core::wipe(&mut long);
+        crate::wipe(&mut long);
         from = at + 1;
     }
     out.push(&bytes[from..])?;
@@ -142,17 +142,6 @@ pub(crate) fn escape(out: &mut SecretWriter, text: &str) -> Result<()> {
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
-
-/// How many bytes a server spends on `text`: Go, in which they are written, also escapes what
-/// HTML finds special.
-pub(crate) fn stored_len(text: &str) -> usize {
-    let cost = |letter: char| match letter {
-        '"' | '\\' | '\n' | '\r' | '\t' => 2,
-        '\0'..='\u{1f}' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => 6,
-        _ => letter.len_utf8(),
-    };
-    text.chars().map(cost).sum()
-}
 
 #[cfg(test)]
 mod tests {
@@ -231,13 +220,5 @@ mod tests {
             let read: String = serde_json::from_slice(out.expose()).expect("JSON");
             prop_assert_eq!(read, text);
         }
-    }
-
-    #[test]
-    fn the_length_a_server_spends_is_that_of_its_own_escapes() {
-        // What OpenBao sent back for these letters.
-        let sent = r"\u003c\u0026\u003e\u2028\n\u0001\t\\";
-        assert_eq!(stored_len("<&>\u{2028}\n\u{1}\t\\"), sent.len());
-        assert_eq!(stored_len("é/x"), 4);
     }
 }
