@@ -48,9 +48,13 @@ fn five_hundred_references_neither_hammer_a_vault_nor_go_one_by_one() {
         let requests = proxy.requests();
         let reads = requests.iter().filter(|line| line.contains("/data/"));
         assert_eq!(reads.count(), COUNT);
-        // One more may be opened while another is on its way back to the pool.
+        assert!(requests.len() <= COUNT + 3, "{}", requests.len());
+        // A request that finds no connection at rest begins one, and takes another that comes back
+        // before it is made: some more are made than requests are ever under way. Without a limit
+        // there would be hundreds.
         let connections = proxy.connections();
-        assert!((2..=most + 2).contains(&connections), "{connections}");
+        let mosts = 2..=most + most / 4 + 3;
+        assert!(mosts.contains(&connections), "{connections}");
         // One by one each takes a way there and a way back, however fast the machine is.
         let one_by_one = 2 * DELAY * u32::try_from(COUNT).expect("few");
         assert!(took < one_by_one, "{took:?} at {most}");

@@ -29,38 +29,6 @@ fn shared() -> &'static OpenBao {
 }
 
 #[test]
-fn five_hundred_references_neither_hammer_a_server_nor_go_one_by_one() {
-    let server = shared();
-    let mount = filled(server, 500);
-    let proxy = Proxy::to(server.address());
-    let delay = Duration::from_millis(10);
-    proxy.set(Mode::Delay(delay));
-    let address = format!("http://{}", proxy.address());
-    let token = server.token(&[&mount], "1h");
-    let site = with_token(&address, &mount, &token, "concurrency = 8");
-    let start = Instant::now();
-    let done = finish(&mut resolve(&site, 500)).ok();
-    let took = start.elapsed();
-    has_all(&done, &mount, 500);
-    let reads = format!("GET /v1/{mount}/data/");
-    let requests = proxy.requests();
-    let count = requests
-        .iter()
-        .filter(|line| line.starts_with(&reads))
-        .count();
-    assert_eq!(count, 500);
-    assert!(requests.len() <= 503, "{:?}", requests.len());
-    // Over HTTP/1.1, each connection carries one request at a time.
-    assert!(
-        (2..=8).contains(&proxy.connections()),
-        "{}",
-        proxy.connections()
-    );
-    // There and back for each, one after the other, would take this long by the delay alone.
-    assert!(took < delay * 2 * 500, "{took:?}");
-}
-
-#[test]
 fn sealed_in_the_middle_of_a_run_and_unsealed_and_restarted_while_values_are_read() {
     let mut server = OpenBao::tls();
     let mount = filled(&server, 300);
