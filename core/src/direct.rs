@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 
 use crate::policy::{StoreEntry, Target};
 use crate::reference::{Field, Version, shown};
-use crate::{Encoding, Error, ErrorKind, Policy, Reference, Registry, Result, SecretPath};
+use crate::{Encoding, Error, ErrorKind, Policy, Reference, Registry, Result, SecretPath, percent};
 
 /// What can be asked of a [`Resolver`](crate::Resolver): something that leads to a place in a store.
 pub trait Named: Send + Sync {
@@ -330,18 +330,7 @@ const VALS: &str = "ref+";
 
 /// The text with each `%XX` as the byte it stands for.
 fn decoded(text: &str) -> Result<String, Cow<'static, str>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('%') {
-        bytes.extend(&rest.as_bytes()[..at]);
-        let digits = rest.get(at + 1..at + 3);
-        let digits = digits.filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
-        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(byte.ok_or("`%` is followed by two hexadecimal digits")?);
-        rest = &rest[at + 3..];
-    }
-    bytes.extend(rest.as_bytes());
-    String::from_utf8(bytes).map_err(|_| "what `%` stands for is no UTF-8".into())
+    percent::decoded(text).map_err(Cow::Borrowed)
 }
 
 #[cfg(test)]

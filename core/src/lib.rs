@@ -19,6 +19,7 @@ pub mod json;
 pub mod layers;
 mod memory;
 mod path;
+pub mod percent;
 pub mod policy;
 pub mod qemu;
 pub mod random;

@@ -130,7 +130,7 @@ impl Style {
             encoded.push_str(name.strip_suffix(CONTINUED)?);
         }
         encoded.push_str(last.strip_suffix(self.suffix)?);
-        let segment = decode(&encoded)?;
+        let segment = keyhaul_core::percent::decoded(&encoded).ok()?;
         (self.names(&segment) == names).then_some(segment)
     }
 }
@@ -172,22 +172,6 @@ fn split(encoded: String) -> Vec<String> {
     }
     names.push(rest.to_owned());
     names
-}
-
-fn decode(encoded: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(encoded.len());
-    let mut rest = encoded.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        if *first == b'%' {
-            let digits = std::str::from_utf8(after.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = &after[2..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -198,25 +198,8 @@ fn place(url: &Url) -> Option<String> {
         return None;
     }
     let path = url.path();
-    let name = percent_decoded(path.strip_prefix('/').unwrap_or(path))?;
+    let name = keyhaul_core::percent::decoded(path.strip_prefix('/').unwrap_or(path)).ok()?;
     (!name.contains('/') && !name.contains(char::is_control)).then_some(name)
-}
-
-/// Text that a URL carries with some of its bytes as `%XX`.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        if *first == b'%' {
-            let digits = std::str::from_utf8(after.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = &after[2..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// An option that stands in every item: a word of its own, `keyhaul` by default.
