@@ -174,7 +174,9 @@ fn tally(elapsed: Duration, mut times: Vec<Duration>) -> Tally {
     let at = |part: f64| {
         let index = (times.len() as f64 * part) as usize;
         let time = times.get(index).or(times.last());
-        time.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+        time.map_or(0, |time| {
+            u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+        })
     };
     Tally {
         requests: times.len(),
