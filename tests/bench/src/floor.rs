@@ -9,6 +9,7 @@
 )]
 
 use std::convert::Infallible;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio_rustls::TlsAcceptor;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -59,7 +60,10 @@ fn config(certificate: &str, key: &str, ca: &str) -> Result<ServerConfig, Error>
 }
 
 async fn serve(acceptor: TlsAcceptor) -> Result<(), std::io::Error> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    // The standard library's backlog of 128 loses connections in a storm, each for a second.
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    let listener = socket.listen(4096)?;
     println!("{}", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
