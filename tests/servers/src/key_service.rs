@@ -194,7 +194,7 @@ impl KeyService {
         .concat();
         let text = format!(
             "version = 1\nlisten = [\"{}\"]\npolicy = \"{root}/keyhaul.toml\"\nstate = \"{root}/service.db\"\n\
-             audit = \"{root}/audit.jsonl\"\n\n[tls]\ncertificate = \"{root}/server.crt\"\nkey = \"file:{root}/server.key\"\n\
+             audit = \"{root}/audit.jsonl\"\n\n[tls]\ncertificate = \"{root}/server.crt\"\nkey = \"{root}/server.key\"\n\
              client-ca = \"{root}/ca.crt\"\n\n{roles}\n{more}",
             self.address
         );
