@@ -7,3 +7,4 @@
 //! [`pki`] makes certificates where a site has no authority of its own.
 
 pub mod protocol;
+pub mod server;

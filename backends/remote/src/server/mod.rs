@@ -1,0 +1,4 @@
+//! The key service: any store, for nodes that read only what they are granted.
+
+pub mod audit;
+pub mod state;
