@@ -6,4 +6,5 @@
 //! and the manager's hand; [`server`] serves any [`SecretStore`](keyhaul_core::SecretStore);
 //! [`pki`] makes certificates where a site has no authority of its own.
 
+pub mod pki;
 pub mod protocol;
