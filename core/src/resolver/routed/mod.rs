@@ -33,6 +33,9 @@ pub struct Routed {
     descriptor: Descriptor,
 }
 
+/// A store, and the routes that lead to it first.
+type First<'a> = (Arc<dyn SecretStore>, Vec<&'a Route>);
+
 impl Routed {
     /// A store over the resolver's policy.
     pub fn new(resolver: Arc<Resolver>) -> Self {
@@ -63,7 +66,7 @@ impl Routed {
     }
 
     /// The stores that routes lead to first, each with the routes that do.
-    fn firsts(&self) -> Result<Vec<(Arc<dyn SecretStore>, Vec<&Route>)>> {
+    fn firsts(&self) -> Result<Vec<First<'_>>> {
         let policy = self.resolver.policy();
         let leads = |route: &&Route, name: &String| route.stores.first() == Some(name);
         policy
