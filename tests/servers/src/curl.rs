@@ -1,7 +1,7 @@
 //! Requests to a server under test by curl: a client that shares no code with the product.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -57,6 +57,27 @@ impl Curl {
             text => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
         };
         Ok(Reply { status, json })
+    }
+
+    /// The program that asks, with what it is told in a file of this folder: to be watched, or killed.
+    pub(crate) fn asking(
+        &self,
+        folder: &Path,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Command {
+        let settings = self.settings(method, path, headers, body);
+        let mut file = tempfile::Builder::new()
+            .prefix("curl-")
+            .tempfile_in(folder)
+            .expect("a file");
+        file.write_all(settings.as_bytes()).expect("written");
+        let (_, file) = file.keep().expect("it stays");
+        let mut command = Command::new("curl");
+        command.arg("--config").arg(file);
+        command
     }
 
     /// Asks several things over one connection: the statuses, in order.

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -15,6 +16,7 @@ use crate::daemon::{Daemon, new_log};
 use crate::wait::eventually;
 use crate::{Authority, free_port};
 
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 /// Longer than a busy machine takes for any step.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -134,14 +136,14 @@ impl KeyService {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Reply, String> {
-        let curl = Curl {
-            address: format!("https://{}", self.address),
-            ca: Some(self.ca_path()),
-            client: identity.map(|who| (who.certificate.clone(), who.key.clone())),
-        };
-        let json = [("content-type", "application/json")];
-        let headers: &[(&str, &str)] = if body.is_some() { &json } else { &[] };
-        curl.ask(method, path, headers, body)
+        let headers: &[(&str, &str)] = if body.is_some() { &JSON } else { &[] };
+        self.curl(identity).ask(method, path, headers, body)
+    }
+
+    /// The program that posts `body` as `identity`: for who kills it before it is done.
+    pub fn telling(&self, identity: &Identity, path: &str, body: &Value) -> Command {
+        let curl = self.curl(Some(identity));
+        curl.asking(self.folder.path(), "POST", path, &JSON, Some(body))
     }
 
     /// The same, and it must succeed.
@@ -179,6 +181,14 @@ impl KeyService {
         self.kill();
         let started = self.try_launch();
         started.unwrap_or_else(|log| panic!("the key service did not start again:\n{log}"));
+    }
+
+    fn curl(&self, identity: Option<&Identity>) -> Curl {
+        Curl {
+            address: format!("https://{}", self.address),
+            ca: Some(self.ca_path()),
+            client: identity.map(|who| (who.certificate.clone(), who.key.clone())),
+        }
     }
 
     fn configure(&self, more: &str) {
