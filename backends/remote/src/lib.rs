@@ -8,3 +8,4 @@
 
 pub mod pki;
 pub mod protocol;
+pub mod server;
