@@ -43,6 +43,9 @@ pub struct Identity {
 }
 
 impl KeyService {
+    /// The program's words before its configuration.
+    pub const SERVE: [&str; 2] = ["serve", "--service-config"];
+
     /// A service of `program`, which is keyhaul, and waits until it serves. `more` are lines for the
     /// end of its configuration.
     pub fn start(program: &Path, more: &str) -> Self {
@@ -53,6 +56,7 @@ impl KeyService {
         let authority = Authority::new("keyhaul tests");
         let root = folder.path();
         fs::write(root.join("ca.crt"), authority.pem()).expect("written");
+        fs::create_dir(root.join("audit")).expect("a folder");
         authority
             .server(&["127.0.0.1", "localhost"])
             .write(root, "server");
@@ -95,7 +99,7 @@ impl KeyService {
         self.path("ca.crt")
     }
 
-    /// A path in its folder: `audit.jsonl`, `service.db`, `secrets`, `service.toml`, `keyhaul.toml`.
+    /// A path in its folder: `audit/audit.jsonl`, `service.db`, `secrets`, `service.toml`, `keyhaul.toml`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -138,6 +142,12 @@ impl KeyService {
     ) -> Result<Reply, String> {
         let headers: &[(&str, &str)] = if body.is_some() { &JSON } else { &[] };
         self.curl(identity).ask(method, path, headers, body)
+    }
+
+    /// Posts many bodies as `identity`, one after the other over one connection: the statuses, in
+    /// order, 0 where there was no answer.
+    pub fn tell_all(&self, identity: &Identity, asked: &[(String, Value)]) -> Vec<u16> {
+        self.curl(Some(identity)).try_all("POST", &JSON, asked)
     }
 
     /// The program that posts `body` as `identity`: for who kills it before it is done.
@@ -204,7 +214,7 @@ impl KeyService {
         .concat();
         let text = format!(
             "version = 1\nlisten = [\"{}\"]\npolicy = \"{root}/keyhaul.toml\"\nstate = \"{root}/service.db\"\n\
-             audit = \"{root}/audit.jsonl\"\n\n[tls]\ncertificate = \"{root}/server.crt\"\nkey = \"{root}/server.key\"\n\
+             audit = \"{root}/audit/audit.jsonl\"\n\n[tls]\ncertificate = \"{root}/server.crt\"\nkey = \"{root}/server.key\"\n\
              client-ca = \"{root}/ca.crt\"\n\n{roles}\n{more}",
             self.address
         );
@@ -215,11 +225,8 @@ impl KeyService {
     fn try_launch(&mut self) -> Result<(), String> {
         let log = new_log(self.folder.path(), "service.log");
         let config = self.path("service.toml");
-        let arguments = [
-            OsStr::new("serve"),
-            OsStr::new("--service-config"),
-            config.as_os_str(),
-        ];
+        let arguments = Self::SERVE.map(OsStr::new);
+        let arguments = arguments.into_iter().chain([config.as_os_str()]);
         let home = self.folder.path().as_os_str();
         let environment = [("HOME", home)];
         self.daemon = Some(Daemon::start(&self.program, arguments, &environment, &log));
