@@ -12,6 +12,7 @@ mod housekeeping;
 mod http;
 mod identity;
 mod listen;
+mod private;
 pub mod state;
 mod tls;
 
