@@ -55,6 +55,8 @@ pub enum Command {
     Logout(commands::logout::Arguments),
     /// Write the manual pages
     Man(commands::man::Arguments),
+    /// Make and renew certificates for a small site without an authority of its own
+    Pki(commands::pki::Arguments),
     /// Print QEMU objects for references, with a master key left for QEMU to read
     Resolve(commands::resolve::Arguments),
     /// Start QEMU, or one of its tools, with the secrets its command line names
@@ -87,6 +89,7 @@ impl App {
             Command::Login(arguments) => commands::login::run(&global, arguments),
             Command::Logout(arguments) => commands::logout::run(&global, arguments),
             Command::Man(arguments) => commands::man::run(arguments, App::command()),
+            Command::Pki(arguments) => commands::pki::run(arguments),
             Command::Resolve(arguments) => commands::resolve::run(&global, arguments),
             Command::Set(arguments) => commands::set::run(&global, arguments),
             Command::Stat(arguments) => commands::stat::run(&global, arguments),

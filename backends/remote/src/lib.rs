@@ -7,4 +7,6 @@
 //! [`pki`] makes certificates where a site has no authority of its own.
 
 pub mod client;
+pub mod pki;
 pub mod protocol;
+pub mod server;

@@ -12,6 +12,7 @@ pub mod list;
 pub mod login;
 pub mod logout;
 pub mod man;
+pub mod pki;
 pub mod resolve;
 pub mod run;
 pub mod set;

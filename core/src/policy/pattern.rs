@@ -14,8 +14,11 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Reads a pattern; the error is the rule it breaks.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    /// Reads a pattern; the error is the rule it breaks, as words that follow the pattern's name.
+    ///
+    /// # Errors
+    /// The rule.
+    pub fn parse(text: &str) -> Result<Self, String> {
         for segment in text.split('/') {
             if segment.is_empty() {
                 return Err("has an empty segment".into());

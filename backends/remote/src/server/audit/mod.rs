@@ -1,0 +1,254 @@
+//! The audit: what was decided, durable before the answer, in a chain that shows what was changed
+//! later.
+//!
+//! # The file
+//! Each line is a record, a JSON object that begins with `sequence` (1, 2, 3, …) and `time` and ends
+//! with `hash`: SHA-256, in lower-case hexadecimal, over the hash of the record before, as its 64
+//! digits, followed by the line without the member `hash`. Before the first record stand 64 zeros.
+//! The first record of each file repeats the hash before it as `previous`. In Python:
+//!
+//! ```python
+//! previous = "0" * 64
+//! for line in open("audit.jsonl"):
+//!     content, _, rest = line.rpartition(',"hash":"')
+//!     previous = hashlib.sha256((previous + content + "}").encode()).hexdigest()
+//!     assert rest == previous + '"}\n'
+//! ```
+//!
+//! Who can write the file can also make the chain anew from any record on. Only a [head](AuditHead)
+//! kept elsewhere shows that, and what was cut off at the end: the service keeps one in its state,
+//! and an operator gets one with each page of records.
+//!
+//! # Rotation
+//! Move the file away, then have it [reopened](AuditLog::reopen): the chain goes on in a new file.
+//! Older files are looked for beside it, under names that begin with its own. A file that is
+//! copied and emptied in place is no longer the one that the log wrote: it refuses to go on.
+
+mod chain;
+mod entry;
+mod lines;
+mod segments;
+mod verify;
+mod writer;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+
+use jiff::Timestamp;
+use keyhaul_core::{Error, ErrorKind, Result};
+use tokio::sync::oneshot;
+
+use crate::protocol::{AuditAnswer, AuditHead};
+use chain::{Line, broken};
+use lines::{Lines, seek, whole_length};
+use writer::{Command, Pending, Writer};
+
+pub use entry::Entry;
+pub use verify::{Verified, verify};
+
+/// How many records one [`AuditLog::read`] looks at, wanted or not.
+const LOOKS: usize = 100_000;
+
+/// The log, appended to by one process.
+///
+/// Records that arrive while the disk is busy share the next write and the next sync.
+#[derive(Debug)]
+pub struct AuditLog {
+    path: PathBuf,
+    published: Arc<Published>,
+    commands: Option<mpsc::Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What is durable.
+#[derive(Debug)]
+struct Published(Mutex<(Arc<File>, u64, AuditHead)>);
+
+impl Published {
+    fn set(&self, file: &Arc<File>, length: u64, head: AuditHead) {
+        let mut published = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *published = (Arc::clone(file), length, head);
+    }
+}
+
+/// A read, as the fetch index is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Read {
+    pub node: Arc<str>,
+    pub secret: String,
+    pub version: Option<String>,
+}
+
+/// Is told of what became durable: the reads in it, when, and where the chain ends now.
+pub(super) type Follower = Box<dyn FnMut(Vec<(Read, Timestamp)>, &AuditHead) + Send>;
+
+impl AuditLog {
+    /// Opens or makes the log at `path`. It must hold the record that `anchor` names, or go on from
+    /// a file beside it that does. What a write that was never acknowledged left half done at the
+    /// end is cut off.
+    ///
+    /// # Errors
+    /// `PermissionDenied` where the file is not the service's alone; `Corrupt` where its records
+    /// were changed since the anchor, or it ends before it; else the kind that fits the I/O error.
+    pub fn open(path: &Path, anchor: Option<AuditHead>) -> Result<Self> {
+        let file = super::private::open(path, "audit")?;
+        let unreadable = |error| {
+            let subject = format!("the audit file {} cannot be read", path.display());
+            Error::io(subject, error)
+        };
+        let length = whole_length(&file).map_err(unreadable)?;
+        let torn = file.metadata().map_err(unreadable)?.len() - length;
+        if torn > 0 {
+            tracing::warn!(
+                "the audit file {} ends in {torn} bytes of a record that was never acknowledged: they are cut off",
+                path.display()
+            );
+            file.set_len(length).map_err(unreadable)?;
+        }
+        let anchor = anchor.filter(|anchor| anchor.sequence > 0);
+        let head = segments::resume(path, anchor.as_ref())?;
+        let file = Arc::new(file);
+        let published = Arc::new(Published(Mutex::new((
+            Arc::clone(&file),
+            length,
+            head.clone(),
+        ))));
+        let (commands, received) = mpsc::channel();
+        let writer = Writer::new(path, file, length, head, Arc::clone(&published));
+        let thread = thread::Builder::new()
+            .name("audit".into())
+            .spawn(move || writer.run(&received))
+            .map_err(|error| Error::io("the audit's thread cannot be started", error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            published,
+            commands: Some(commands),
+            thread: Some(thread),
+        })
+    }
+
+    /// Records `entries`, durably before it returns the first one's number. With none, returns the
+    /// number that would come next.
+    ///
+    /// # Errors
+    /// `StorageFull` or the kind that fits, where nothing was recorded: then what is to be recorded
+    /// must not happen. `TooLarge` where an entry is longer than 64 KiB.
+    pub async fn append(&self, entries: Vec<Entry>) -> Result<u64> {
+        if entries.is_empty() {
+            return Ok(self.head().sequence + 1);
+        }
+        let (answer, answered) = oneshot::channel();
+        let mut pending = Pending {
+            bodies: Vec::with_capacity(320 * entries.len()),
+            ends: Vec::with_capacity(entries.len()),
+            reads: Vec::new(),
+            answer,
+        };
+        for entry in entries {
+            entry.body(&mut pending.bodies)?;
+            pending.ends.push(pending.bodies.len());
+            pending.reads.extend(entry.into_read());
+        }
+        self.send(Command::Append(pending))?;
+        answered.await.map_err(|_| stopped())?
+    }
+
+    /// Where the chain ends.
+    pub fn head(&self) -> AuditHead {
+        let published = &self.published.0;
+        let published = published.lock().unwrap_or_else(PoisonError::into_inner);
+        published.2.clone()
+    }
+
+    /// Up to `limit` records after number `after` whose subjects `keep` wants, as they stand in the
+    /// file; those in files moved away are not looked at. Where `next` is given, there may be more
+    /// after that number. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Corrupt` where a record is none; else the kind that fits the I/O error.
+    pub fn read(
+        &self,
+        after: u64,
+        limit: usize,
+        keep: &dyn Fn(Option<&str>) -> bool,
+    ) -> Result<AuditAnswer> {
+        let (file, length, head) = {
+            let published = &self.published.0;
+            let published = published.lock().unwrap_or_else(PoisonError::into_inner);
+            published.clone()
+        };
+        let unreadable = |error| {
+            let subject = format!("the audit file {} cannot be read", self.path.display());
+            Error::io(subject, error)
+        };
+        let start = seek(&file, after, length).map_err(unreadable)?;
+        let mut lines = Lines::new(&file, start, length);
+        let mut answer = AuditAnswer {
+            records: Vec::new(),
+            next: None,
+            head,
+        };
+        let mut last = after;
+        for _ in 0..LOOKS {
+            let Some(found) = lines.next().map_err(unreadable)? else {
+                return Ok(answer);
+            };
+            if answer.records.len() == limit {
+                break;
+            }
+            let parsed = Line::parse(found.line).map(|line| line.sequence);
+            let record = serde_json::from_slice::<serde_json::Value>(found.line).ok();
+            let (Some(sequence), Some(record)) = (parsed, record) else {
+                let message = format!("the audit holds no record at byte {}", found.at);
+                return Err(broken(message).with_place(self.path.display()));
+            };
+            if keep(record.get("subject").and_then(|subject| subject.as_str())) {
+                answer.records.push(record);
+            }
+            last = sequence;
+        }
+        answer.next = Some(last);
+        Ok(answer)
+    }
+
+    /// Goes on in a new file at the same path, where the old one was moved away; else does nothing.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); the old file stays in use then.
+    pub async fn reopen(&self) -> Result<()> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Reopen(answer))?;
+        answered.await.map_err(|_| stopped())?
+    }
+
+    /// Tells `follower` of all reads after number `after`, and of all to come. Blocks.
+    pub(super) fn follow(&self, after: u64, follower: Follower) -> Result<()> {
+        let (answer, answered) = mpsc::channel();
+        self.send(Command::Follow(after, follower, answer))?;
+        answered.recv().map_err(|_| stopped())?
+    }
+
+    fn send(&self, command: Command) -> Result<()> {
+        let commands = self.commands.as_ref().ok_or_else(stopped)?;
+        commands.send(command).map_err(|_| stopped())
+    }
+}
+
+impl Drop for AuditLog {
+    /// Waits for what is being written.
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Internal, "the audit's thread has ended")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! Files that belong to the service alone.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use keyhaul_core::{Error, ErrorKind, Result};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+/// The file at `path`, made with mode 0600 where it is not there, for reading and appending.
+/// `what` it is stands in errors, and is its key in the settings.
+///
+/// # Errors
+/// `PermissionDenied` where the file is a symbolic link, no regular file, another user's, or open
+/// to others: who can write it decides who reads which secret. Else the kind that fits the I/O
+/// error.
+pub(super) fn open(path: &Path, what: &str) -> Result<File> {
+    let shown = path.display();
+    let refused = |why: &str| {
+        let message = format!("the {what} file {shown} {why}");
+        Error::new(ErrorKind::PermissionDenied, message)
+    };
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .read(true)
+        .mode(0o600)
+        // Not to follow a link, nor to wait for the other end of what is a pipe.
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+        .map_err(|error| {
+            if Errno::from_io_error(&error) == Some(Errno::LOOP) {
+                let advice = format!("name the file itself as `{what}`");
+                return refused("is a symbolic link").with_advice(advice);
+            }
+            let subject = format!("the {what} file {shown} cannot be opened");
+            // No secret was asked for: this is not its "not found".
+            if ErrorKind::of_io(&error) == ErrorKind::NotFound {
+                return Error::new(ErrorKind::InvalidConfig, subject)
+                    .with_advice(format!("make its folder, or mend `{what}`"))
+                    .with_source(error);
+            }
+            Error::io(subject, error)
+        })?;
+    let metadata = file
+        .metadata()
+        .map_err(|error| Error::io(format!("the {what} file {shown} cannot be read"), error))?;
+    if !metadata.is_file() {
+        return Err(refused("is no regular file"));
+    }
+    let uid = rustix::process::geteuid().as_raw();
+    if ![0, uid].contains(&metadata.uid()) {
+        let advice = format!("chown {uid} {shown}");
+        return Err(refused("belongs to another user").with_advice(advice));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        let mode = format!("has mode {:04o}, open to others", metadata.mode() & 0o7777);
+        return Err(refused(&mode).with_advice(format!("chmod 0600 {shown}")));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_others_could_read_write_or_replace_is_refused() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("service.db");
+        open(&path, "state").expect("made");
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+        for mode in [0o640, 0o604, 0o620, 0o602] {
+            fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("mode");
+            let error = open(&path, "state").expect_err("open to others");
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            assert!(error.advice().is_some_and(|a| a.starts_with("chmod 0600 ")));
+        }
+        // The control: the same file, private.
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("mode");
+        open(&path, "state").expect("private");
+
+        let link = folder.path().join("link");
+        symlink(&path, &link).expect("link");
+        let error = open(&link, "state").expect_err("a link");
+        assert!(error.message().contains("symbolic link"), "{error}");
+        let error = open(Path::new("/dev/null"), "state").expect_err("a device");
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        let error = open(&folder.path().join("no/such"), "state").expect_err("nowhere");
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    }
+}
