@@ -241,7 +241,7 @@ impl fmt::Debug for ScopePattern {
 pub(crate) fn is_name(name: &str) -> bool {
     let segment = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !name.starts_with('-')
-        && !name.is_empty()
+        && !["", ".", ".."].contains(&name)
         && name.chars().all(segment)
         && Reference::parse(&format!("@host.{name}/x")).is_ok()
 }
