@@ -59,6 +59,15 @@ pub(super) fn open(path: &Path, what: &str) -> Result<File> {
         let mode = format!("has mode {:04o}, open to others", metadata.mode() & 0o7777);
         return Err(refused(&mode).with_advice(format!("chmod 0600 {shown}")));
     }
+    if metadata.len() == 0 {
+        // New, most likely: what is forced to the disk in it is lost without its name.
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let synced = File::open(folder.unwrap_or(Path::new("."))).and_then(|file| file.sync_all());
+        synced
+            .map_err(|error| Error::io(format!("the folder of the {what} file {shown}"), error))?;
+    }
     Ok(file)
 }
 
