@@ -6,7 +6,7 @@ use keyhaul_remote::protocol::{Outcome, Problem, ReadAnswer, path};
 
 use super::site::{Site, read_request};
 
-fn kinds(outcomes: &[Result<Vec<u8>, Problem>]) -> Vec<&str> {
+fn kinds(outcomes: &[Result<Vec<u8>, Box<Problem>>]) -> Vec<&str> {
     outcomes
         .iter()
         .map(|outcome| match outcome {

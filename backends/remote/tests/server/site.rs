@@ -461,7 +461,7 @@ impl Peer {
     }
 
     /// Reads secrets: values, or what went wrong.
-    pub async fn read(&self, secrets: &[&str]) -> Vec<Result<Vec<u8>, Problem>> {
+    pub async fn read(&self, secrets: &[&str]) -> Vec<Result<Vec<u8>, Box<Problem>>> {
         let recipient = Recipient::new().expect("a key");
         let request = read_request(&recipient, secrets);
         let answer = self.post(path::READ, &request).await;
@@ -474,14 +474,14 @@ impl Peer {
         recipient: &Recipient,
         request: &ReadRequest,
         answer: ReadAnswer,
-    ) -> Vec<Result<Vec<u8>, Problem>> {
+    ) -> Vec<Result<Vec<u8>, Box<Problem>>> {
         let receiver = recipient.meet(&answer.enc).expect("met");
         let opener = receiver
             .opener(Purpose::Read, &answer.salt)
             .expect("a salt");
         let items = answer.items.into_iter().zip(&request.items).enumerate();
         let open = items.map(|(index, (outcome, asked))| match outcome {
-            Outcome::Problem { problem } => Err(problem),
+            Outcome::Problem { problem } => Err(Box::new(problem)),
             Outcome::Done(sealed) => {
                 let binding = Binding {
                     client: &self.fingerprint,
