@@ -88,6 +88,29 @@ impl RemoteStore {
             .get_or_init(|| can.contains(Capability::IDEMPOTENT)))
     }
 
+    /// The error for a value that is too long to be sent: where the service could not write it so
+    /// anyway, that is what is told.
+    async fn too_large(&self, options: &PutOptions) -> Error {
+        let needed = needed_to_put(options);
+        if let Ok(answer) = self.service(&options.request).await {
+            let missing = needed - wire::capabilities(&answer);
+            if !missing.is_empty() {
+                return Error::new(
+                    ErrorKind::Unsupported,
+                    format!(
+                        "the key service cannot do this for us: it lacks {}",
+                        missing.names().join(", ")
+                    ),
+                );
+            }
+        }
+        let rule = format!(
+            "a key service takes values of at most {} bytes",
+            limit::VALUE
+        );
+        Error::new(ErrorKind::TooLarge, rule)
+    }
+
     /// Reads `items`, at most [`limit::BATCH`], in one request.
     async fn read(&self, items: &[ReadItem], request: &Request) -> Result<Vec<Result<Secret>>> {
         let recipient = self.recipient()?;
@@ -314,11 +337,7 @@ impl SecretStore for RemoteStore {
     ) -> Result<Metadata> {
         let subject = subject(path)?;
         if value.len() > limit::VALUE {
-            let rule = format!(
-                "a key service takes values of at most {} bytes",
-                limit::VALUE
-            );
-            return Err(Error::new(ErrorKind::TooLarge, rule));
+            return Err(self.too_large(options).await);
         }
         let (subject, repeatable) = (subject.as_str(), self.is_repeatable(options).await?);
         let stat = self
@@ -429,6 +448,27 @@ fn sealed(
         labels: options.labels.clone(),
         expires: options.expires.map(timestamp).transpose()?,
     })
+}
+
+/// What a store must be able to do to write so.
+fn needed_to_put(options: &PutOptions) -> Capability {
+    let mut needed = match &options.mode {
+        PutMode::Create => Capability::CREATE,
+        PutMode::Update(_) => Capability::UPDATE,
+        _ => Capability::WRITE,
+    };
+    match &options.field {
+        None => {}
+        Some(field) if field.is_all() => needed |= Capability::FIELDS,
+        Some(_) => needed |= Capability::FIELDS | Capability::UPDATE,
+    }
+    if !options.labels.is_empty() {
+        needed |= Capability::LABELS;
+    }
+    if options.expires.is_some() {
+        needed |= Capability::EXPIRY;
+    }
+    needed
 }
 
 fn item(path: &SecretPath, options: &GetOptions) -> Result<ReadItem> {
