@@ -75,6 +75,8 @@ pub enum Command {
     Revoke(commands::revoke::Arguments),
     /// Start QEMU, or one of its tools, with the secrets its command line names
     Run(commands::run::Arguments),
+    /// Serve secrets to nodes that read only what they are granted
+    Serve(commands::serve::Arguments),
     /// Store a secret from a file, standard input or a hidden prompt
     Set(commands::set::Arguments),
     /// Say what is known of a secret besides its value
@@ -116,6 +118,7 @@ impl App {
             Command::Resolve(arguments) => commands::resolve::run(&global, arguments),
             Command::Restore(arguments) => commands::restore::run(&global, arguments),
             Command::Revoke(arguments) => commands::revoke::run(&global, arguments),
+            Command::Serve(arguments) => commands::serve::run(&global, arguments),
             Command::Set(arguments) => commands::set::run(&global, arguments),
             Command::Stat(arguments) => commands::stat::run(&global, arguments),
             Command::Store(arguments) => commands::store::run(&global, arguments),

@@ -22,6 +22,7 @@ pub mod resolve;
 pub mod restore;
 pub mod revoke;
 pub mod run;
+pub mod serve;
 mod service;
 pub mod set;
 pub mod stat;

@@ -21,7 +21,7 @@ use crate::reference::{Field, Version};
 use crate::registry::{Registry, StoreConfig};
 use crate::{Error, ErrorKind, Reference, Result, SecretPath};
 
-pub use file::{Location, locate};
+pub use file::{Location, check_trust, locate};
 pub use pattern::Pattern;
 pub use store::{BreakerChoice, store_keys};
 
