@@ -8,14 +8,17 @@
 //! their buffers is ciphertext. A store's paths are `SCOPE/NAME`, as in references; anything else is
 //! refused before it is sent.
 
+mod call;
 mod config;
 mod diagnose;
 mod error;
 mod pool;
+mod reading;
 mod service;
 mod store;
 mod tls;
 mod wire;
+mod writing;
 
 use std::sync::Arc;
 

@@ -8,9 +8,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::RemoteStore;
+use super::call::Call;
 use super::config::Settings;
 use super::pool::Pool;
-use super::wire::{Call, Failure};
+use super::wire::Failure;
 use crate::protocol::{
     AuditAnswer, BeginRequest, DeleteAnswer, DeleteRequest, EndRequest, Grant, GrantRequest,
     GrantsAnswer, Node, NodeRequest, NodesAnswer, QuarantineAnswer, RestoreRequest, RevokeAnswer,

@@ -1,52 +1,38 @@
 //! The key service as a store.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
-use base64ct::{Base64, Encoding as _};
 use jiff::Timestamp;
 use keyhaul_core::{
     Capabilities, Capability, DeleteOptions, Descriptor, Error, ErrorKind, Field, GetOptions,
     ListOptions, Metadata, Page, PutMode, PutOptions, Recipe, Reference, Request, Result, Secret,
-    SecretBytes, SecretPath, SecretStore, StoreConfig, Version, random,
+    SecretBytes, SecretPath, SecretStore, StoreConfig, Version,
 };
 
 use super::Service;
+use super::call::Call;
 use super::pool::Pool;
+use super::reading::Sealing;
 use super::service::send;
-use super::wire::{self, Call, Failure, Link, Writing};
-use crate::protocol::seal::{Binding, Purpose, Receiver, Recipient};
+use super::wire;
 use crate::protocol::{
     AlphabetBody, DeleteAnswer, DeleteRequest, GenerateRequest, ListAnswer, Mode, Outcome,
-    ReadAnswer, ReadItem, ReadRequest, SealedValue, ServiceAnswer, Stat, StatAnswer, StatRequest,
-    WriteRequest, limit, path,
+    ReadItem, ServiceAnswer, Stat, StatAnswer, StatRequest, limit, path,
 };
-
-/// How many servers' keys are kept agreed on: one for each connection that they have with us.
-const RECEIVERS: usize = 64;
 
 /// A key service's secrets. Cheap to clone: clones share connections.
 #[derive(Clone)]
-pub struct RemoteStore(Arc<Inner>);
+pub struct RemoteStore(pub(super) Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     descriptor: Descriptor,
-    pool: Arc<Pool>,
-    sealing: Mutex<Sealing>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) sealing: Mutex<Sealing>,
     /// Whether the service knows a repeated write again.
-    idempotent: OnceLock<bool>,
-}
-
-/// What answers are opened with.
-#[derive(Default)]
-struct Sealing {
-    /// Our key, made for the first read.
-    recipient: Option<Arc<Recipient>>,
-    /// Agreements by their `enc`, the one used last at the end.
-    receivers: VecDeque<(String, Arc<Receiver>)>,
+    pub(super) idempotent: OnceLock<bool>,
 }
 
 impl RemoteStore {
@@ -67,188 +53,9 @@ impl RemoteStore {
         }))
     }
 
-    async fn service(&self, request: &Request) -> Result<ServiceAnswer> {
+    pub(super) async fn service(&self, request: &Request) -> Result<ServiceAnswer> {
         let call = Call::get(path::SERVICE, request);
         send(&self.0.pool, &call, request, true).await
-    }
-
-    /// Whether a write whose answer was lost can be made again at another server: where there is
-    /// one, and the service knows the write again by its id.
-    async fn is_repeatable(&self, options: &PutOptions) -> Result<bool> {
-        if options.idempotency.is_none() || !self.0.pool.has_others() {
-            return Ok(false);
-        }
-        if let Some(known) = self.0.idempotent.get() {
-            return Ok(*known);
-        }
-        let can = wire::capabilities(&self.service(&options.request).await?);
-        Ok(*self
-            .0
-            .idempotent
-            .get_or_init(|| can.contains(Capability::IDEMPOTENT)))
-    }
-
-    /// Reads `items`, at most [`limit::BATCH`], in one request.
-    async fn read(&self, items: &[ReadItem], request: &Request) -> Result<Vec<Result<Secret>>> {
-        let recipient = self.recipient()?;
-        let mut nonce = [0; 16];
-        random::fill(&mut nonce)?;
-        let body = ReadRequest {
-            key: recipient.public().to_owned(),
-            nonce: Base64::encode_string(&nonce),
-            items: items.to_vec(),
-        };
-        let call = Call::post(path::READ, &body, request)?;
-        let (call, body, recipient) = (&call, &body, &recipient);
-        self.0
-            .pool
-            .run(request, true, |link, until| async move {
-                let answer: ReadAnswer = link.send(call, until).await?;
-                self.opened(&link, recipient, body, answer)
-                    .map_err(Failure::never)
-            })
-            .await
-    }
-
-    fn opened(
-        &self,
-        link: &Link,
-        recipient: &Recipient,
-        asked: &ReadRequest,
-        answer: ReadAnswer,
-    ) -> Result<Vec<Result<Secret>>> {
-        if answer.items.len() != asked.items.len() {
-            return Err(link.foreign("more or fewer answers than were asked for"));
-        }
-        let opener = self
-            .receiver(recipient, &answer.enc)?
-            .opener(Purpose::Read, &answer.salt)?;
-        let open = |index: usize, item: &ReadItem, sealed: SealedValue| {
-            let binding = Binding {
-                client: &link.identity.certificate,
-                nonce: &asked.nonce,
-                secret: &item.secret,
-                version: item.version.as_deref(),
-                field: item.field.as_deref(),
-            };
-            let value = opener.open(&binding, index, &sealed.value)?;
-            Ok(Secret::new(value, sealed.metadata.metadata()?))
-        };
-        let pairs = asked.items.iter().zip(answer.items).enumerate();
-        let opened = pairs.map(|(index, (item, outcome))| match outcome {
-            Outcome::Problem { problem } => Err(problem.error()),
-            Outcome::Done(sealed) => open(index, item, sealed),
-        });
-        Ok(opened.collect())
-    }
-
-    /// Reads `items` in as few requests as they need.
-    async fn read_all(&self, items: &[ReadItem], request: &Request) -> Vec<Result<Secret>> {
-        let mut answers = Vec::with_capacity(items.len());
-        for batch in items.chunks(limit::BATCH) {
-            match self.read(batch, request).await {
-                Err(error) => answers.extend(batch.iter().map(|_| Err(error.duplicate()))),
-                Ok(answered) => {
-                    for (item, answer) in batch.iter().zip(answered) {
-                        answers.push(self.alone(batch, item, answer, request).await);
-                    }
-                }
-            }
-        }
-        answers
-    }
-
-    /// `answer`, or where there was no room for it among others, what is answered to it alone.
-    async fn alone(
-        &self,
-        batch: &[ReadItem],
-        item: &ReadItem,
-        answer: Result<Secret>,
-        request: &Request,
-    ) -> Result<Secret> {
-        let crowded = |error: &Error| error.kind() == ErrorKind::TooLarge && batch.len() > 1;
-        if !answer.as_ref().is_err_and(crowded) {
-            return answer;
-        }
-        let mut alone = self.read(std::slice::from_ref(item), request).await?;
-        alone.pop().unwrap_or(answer)
-    }
-
-    /// The key that answers are sealed to: one for the life of this store.
-    fn recipient(&self) -> Result<Arc<Recipient>> {
-        let mut sealing = self.sealing();
-        if let Some(recipient) = &sealing.recipient {
-            return Ok(Arc::clone(recipient));
-        }
-        let made = Arc::new(Recipient::new()?);
-        sealing.recipient = Some(Arc::clone(&made));
-        Ok(made)
-    }
-
-    /// What opens the answers under `enc`. A server keeps to one for a connection.
-    fn receiver(&self, recipient: &Recipient, enc: &str) -> Result<Arc<Receiver>> {
-        let mut sealing = self.sealing();
-        let known = sealing.receivers.iter().position(|(known, _)| known == enc);
-        let entry = match known.and_then(|index| sealing.receivers.remove(index)) {
-            Some(entry) => entry,
-            None => (enc.to_owned(), Arc::new(recipient.meet(enc)?)),
-        };
-        let receiver = Arc::clone(&entry.1);
-        sealing.receivers.push_back(entry);
-        if sealing.receivers.len() > RECEIVERS {
-            sealing.receivers.pop_front();
-        }
-        Ok(receiver)
-    }
-
-    fn sealing(&self) -> MutexGuard<'_, Sealing> {
-        self.0
-            .sealing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes to one server: sealed to its key, and once more where it has another by now.
-    async fn write(
-        &self,
-        link: &Link,
-        subject: &str,
-        value: &SecretBytes,
-        options: &PutOptions,
-        until: Instant,
-    ) -> Result<Stat, Failure> {
-        let request = &options.request;
-        let writing = link.writing(request, until).await?;
-        let failure = match self
-            .write_to(link, &writing, subject, value, options, until)
-            .await
-        {
-            Err(failure) if failure.error.kind() == ErrorKind::Conflict => failure,
-            other => return other,
-        };
-        // About the key, or about the version: the server's key tells.
-        match link.rewriting(&writing, request, until).await? {
-            Some(writing) => {
-                self.write_to(link, &writing, subject, value, options, until)
-                    .await
-            }
-            None => Err(failure),
-        }
-    }
-
-    async fn write_to(
-        &self,
-        link: &Link,
-        writing: &Writing,
-        subject: &str,
-        value: &SecretBytes,
-        options: &PutOptions,
-        until: Instant,
-    ) -> Result<Stat, Failure> {
-        let body = sealed(link, writing, subject, value, options).map_err(Failure::never)?;
-        let call = Call::post(path::WRITE, &body, &options.request).map_err(Failure::never)?;
-        link.send(&call.idempotency(options.idempotency), until)
-            .await
     }
 }
 
@@ -314,11 +121,7 @@ impl SecretStore for RemoteStore {
     ) -> Result<Metadata> {
         let subject = subject(path)?;
         if value.len() > limit::VALUE {
-            let rule = format!(
-                "a key service takes values of at most {} bytes",
-                limit::VALUE
-            );
-            return Err(Error::new(ErrorKind::TooLarge, rule));
+            return Err(self.too_large(options).await);
         }
         let (subject, repeatable) = (subject.as_str(), self.is_repeatable(options).await?);
         let stat = self
@@ -398,39 +201,6 @@ impl fmt::Debug for RemoteStore {
     }
 }
 
-/// `value`, sealed to the server, with all that is asked for.
-fn sealed(
-    link: &Link,
-    writing: &Writing,
-    subject: &str,
-    value: &SecretBytes,
-    options: &PutOptions,
-) -> Result<WriteRequest> {
-    let (mode, expect) = mode(&options.mode)?;
-    let field = options.field.as_ref().map(text);
-    let sealer = writing.sender.sealer(Purpose::Write)?;
-    let binding = Binding {
-        client: &link.identity.certificate,
-        nonce: sealer.salt(),
-        secret: subject,
-        version: None,
-        field: field.as_deref(),
-    };
-    let value = sealer.seal(&binding, 0, value)?;
-    Ok(WriteRequest {
-        secret: subject.to_owned(),
-        key: writing.key.clone(),
-        enc: writing.sender.enc().to_owned(),
-        salt: sealer.salt().to_owned(),
-        value,
-        mode,
-        expect,
-        field,
-        labels: options.labels.clone(),
-        expires: options.expires.map(timestamp).transpose()?,
-    })
-}
-
 fn item(path: &SecretPath, options: &GetOptions) -> Result<ReadItem> {
     Ok(ReadItem {
         secret: subject(path)?,
@@ -474,15 +244,15 @@ fn paths(names: Vec<String>) -> Result<Vec<SecretPath>> {
     names.into_iter().map(path).collect()
 }
 
-fn mode(mode: &PutMode) -> Result<(Mode, Option<String>)> {
+pub(super) fn mode(mode: &PutMode) -> Result<(Mode, Option<String>)> {
     Mode::of(mode).ok_or_else(|| unsupported("this mode of writing"))
 }
 
-fn text(field: &Field) -> String {
+pub(super) fn text(field: &Field) -> String {
     field.as_str().to_owned()
 }
 
-fn timestamp(time: SystemTime) -> Result<Timestamp> {
+pub(super) fn timestamp(time: SystemTime) -> Result<Timestamp> {
     Timestamp::try_from(time).map_err(|_| {
         Error::new(
             ErrorKind::InvalidReference,

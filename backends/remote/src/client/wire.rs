@@ -4,17 +4,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use keyhaul_core::{Capability, Error, ErrorKind, IdempotencyId, Request, Result, random};
-use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use serde::Serialize;
+use keyhaul_core::{Capability, Error, ErrorKind, Request, Result};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use serde::de::DeserializeOwned;
 
+use super::call::{Call, is_id};
 use super::config::Address;
 use super::tls::Identity;
 use super::{diagnose, error};
-use crate::protocol::{self, Problem, ServiceAnswer, header, path, seal};
+use crate::protocol::{self, Problem, ServiceAnswer, path, seal};
 
 /// The longest answer that is read. Values are limited to less; what a node has ever fetched is not.
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
@@ -24,15 +22,13 @@ const CONNECT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
 /// What may be under way in one answer before it is taken up: an answer of many values at once.
 const WINDOW: u32 = 1024 * 1024;
-/// How much of a caller's id of a request is handed on, and how many digits make it our own.
-const ID: (usize, usize) = (47, 8);
 
 /// A pool of connections to one server, as one identity.
 pub(super) struct Link {
     pub(super) address: Address,
     pub(super) identity: Arc<Identity>,
     http: reqwest::Client,
-    /// Whether it ever answered: then a refusal of our certificate is no mystery.
+    /// Whether it has answered since something broke: then what breaks next may be a mere restart.
     answered: AtomicBool,
     /// Whether a request was given up on: the connection may be dead without anybody having said so.
     stale: AtomicBool,
@@ -46,17 +42,6 @@ pub(super) struct Writing {
     pub(super) key: String,
     /// The agreement with its holder.
     pub(super) sender: seal::Sender,
-}
-
-/// One request.
-#[derive(Debug)]
-pub(super) struct Call<'a> {
-    method: Method,
-    path: &'static str,
-    query: Option<String>,
-    body: Option<Bytes>,
-    idempotency: Option<IdempotencyId>,
-    request: &'a Request,
 }
 
 /// Why a request got no answer of the kind that was asked for.
@@ -212,13 +197,15 @@ impl Link {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The failure of a request that got no answer; of the first one, with what the server said in TLS.
+    /// The failure of a request that got no answer; where none before it got one either, with what
+    /// the server says in TLS.
     async fn explained(&self, error: reqwest::Error) -> Failure {
         let connected = !error.is_connect();
         let told = error::transport(error, &self.address);
+        let answered = self.answered.swap(false, Ordering::AcqRel);
         if connected
             && told.kind() == ErrorKind::Unavailable
-            && !self.answered.load(Ordering::Acquire)
+            && !answered
             && let Some(alert) = diagnose::alert(&self.identity.tls, &self.address).await
         {
             let error = error::tls(&alert, &self.address).with_source(told);
@@ -272,89 +259,6 @@ impl std::fmt::Debug for Link {
     }
 }
 
-impl<'a> Call<'a> {
-    pub(super) fn get(path: &'static str, request: &'a Request) -> Self {
-        Self {
-            method: Method::GET,
-            path,
-            query: None,
-            body: None,
-            idempotency: None,
-            request,
-        }
-    }
-
-    /// A request with a JSON body. Whatever is secret in it is sealed.
-    ///
-    /// # Errors
-    /// `Internal` where it cannot be written.
-    pub(super) fn post(
-        path: &'static str,
-        body: &impl Serialize,
-        request: &'a Request,
-    ) -> Result<Self> {
-        let body = serde_json::to_vec(body)
-            .map_err(|_| Error::new(ErrorKind::Internal, "a request could not be written"))?;
-        if body.len() > protocol::limit::BODY {
-            let rule = format!(
-                "a request to a key service has at most {} bytes",
-                protocol::limit::BODY
-            );
-            return Err(Error::new(ErrorKind::TooLarge, rule));
-        }
-        Ok(Self {
-            method: Method::POST,
-            body: Some(body.into()),
-            ..Self::get(path, request)
-        })
-    }
-
-    /// With a parameter of the query, where it has a value.
-    pub(super) fn query(mut self, name: &str, value: Option<&str>) -> Self {
-        if let Some(value) = value {
-            let mut query = url::form_urlencoded::Serializer::new(self.query.unwrap_or_default());
-            query.append_pair(name, value);
-            self.query = Some(query.finish());
-        }
-        self
-    }
-
-    /// Recognisable when it comes again.
-    pub(super) fn idempotency(mut self, id: Option<IdempotencyId>) -> Self {
-        self.idempotency = id;
-        self
-    }
-
-    /// On whose behalf.
-    pub(super) fn request(&self) -> &'a Request {
-        self.request
-    }
-
-    fn headers(&self, until: Instant) -> Result<HeaderMap> {
-        let mut headers = HeaderMap::new();
-        let name = HeaderName::from_static;
-        let value = |text: &str| {
-            HeaderValue::from_str(text)
-                .map_err(|_| Error::new(ErrorKind::Internal, "a header could not be written"))
-        };
-        headers.insert(
-            name(header::REQUEST_ID),
-            value(&request_id(self.request.id.as_deref())?)?,
-        );
-        let left = until.saturating_duration_since(Instant::now()).as_millis();
-        let left = u64::try_from(left).unwrap_or(u64::MAX).max(1);
-        headers.insert(name(header::TIMEOUT), HeaderValue::from(left));
-        if let Some(id) = self.idempotency {
-            headers.insert(name(header::IDEMPOTENCY_KEY), value(&id.to_string())?);
-        }
-        if self.body.is_some() {
-            let json = HeaderValue::from_static("application/json");
-            headers.insert(CONTENT_TYPE, json);
-        }
-        Ok(headers)
-    }
-}
-
 impl Failure {
     pub(super) fn never(error: Error) -> Self {
         Self {
@@ -381,23 +285,6 @@ pub(super) fn capabilities(answer: &ServiceAnswer) -> Capability {
     answer.can.iter().filter_map(named).collect()
 }
 
-/// The caller's id, as far as a header takes it, and digits of our own: what is tried again, or is
-/// part of the same work, is told apart by them.
-fn request_id(id: Option<&str>) -> Result<String> {
-    let own = random::hex(ID.1 / 2)?;
-    let legal = |c: &char| c.is_ascii_alphanumeric() || "._-".contains(*c);
-    let theirs: String = id
-        .unwrap_or_default()
-        .chars()
-        .filter(legal)
-        .take(ID.0)
-        .collect();
-    if theirs.is_empty() {
-        return random::hex(16);
-    }
-    Ok(format!("{theirs}.{own}"))
-}
-
 /// The error that a problem stands for, with the patience of its header where it names none.
 fn told(problem: Problem, patience: Option<Duration>) -> Error {
     let request = problem.request.clone();
@@ -413,11 +300,6 @@ fn told(problem: Problem, patience: Option<Duration>) -> Error {
         }
         _ => error,
     }
-}
-
-fn is_id(id: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    (1..=64).contains(&id.len()) && id.bytes().all(legal)
 }
 
 fn media_type(headers: &HeaderMap) -> Option<String> {
@@ -436,27 +318,4 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         .parse()
         .ok()?;
     Some(Duration::from_secs(seconds))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_request_has_an_id_of_its_own_that_begins_with_the_callers() {
-        let one = request_id(Some("boot-web01")).expect("an id");
-        let other = request_id(Some("boot-web01")).expect("an id");
-        assert!(one.starts_with("boot-web01."));
-        assert_ne!(one, other);
-        for id in [
-            None,
-            Some(""),
-            Some("é\n"),
-            Some("a b"),
-            Some(&*"x".repeat(300)),
-        ] {
-            let made = request_id(id).expect("an id");
-            assert!(is_id(&made), "{made}");
-        }
-    }
 }

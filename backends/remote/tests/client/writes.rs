@@ -132,15 +132,10 @@ async fn a_write_whose_answer_was_lost_is_made_elsewhere_only_where_it_is_known_
 }
 
 #[tokio::test]
-async fn what_is_too_long_or_no_reference_is_refused_before_anything_is_sent() {
+async fn what_is_no_reference_is_refused_before_anything_is_sent() {
     let (site, keys) = (Site::new(), Keys::new());
     let stage = serving(&site, &keys).await;
     let store = site.store(&[stage.address().to_string()]);
-    let long = SecretBytes::init_with(1024 * 1024 + 1, |_| {});
-    let put = store
-        .put(&path("web01/a"), &long, &PutOptions::default())
-        .await;
-    assert_eq!(put.expect_err("too long").kind(), ErrorKind::TooLarge);
     let value = SecretBytes::copy_from(b"x");
     for name in [
         "web01",
@@ -159,11 +154,26 @@ async fn what_is_too_long_or_no_reference_is_refused_before_anything_is_sent() {
         assert_eq!(stat.expect_err(name).kind(), ErrorKind::InvalidReference);
     }
     assert_eq!(stage.connections(), 0);
-    // The longest value goes through.
-    let longest = SecretBytes::init_with(1024 * 1024, |bytes| bytes.fill(b'x'));
-    let put = store
-        .put(&path("web01/a"), &longest, &PutOptions::default())
-        .await;
-    put.expect("written");
+}
+
+#[tokio::test]
+async fn the_longest_value_is_sent_and_one_that_is_longer_is_not() {
+    let (site, keys) = (Site::new(), Keys::new());
+    let stage = serving(&site, &keys).await;
+    let store = site.store(&[stage.address().to_string()]);
+    let put = async |length: usize| {
+        let value = SecretBytes::init_with(length, |bytes| bytes.fill(b'x'));
+        store
+            .put(&path("web01/a"), &value, &PutOptions::default())
+            .await
+    };
+    let error = put(1024 * 1024 + 1).await.expect_err("too long");
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert_eq!(stage.asked(WRITE), 0);
+    put(1024 * 1024).await.expect("written");
     assert_eq!(keys.lock().values["web01/a"].len(), 1024 * 1024);
+    // What cannot be done at all is that before it is too much.
+    keys.lock().can.clear();
+    let error = put(1024 * 1024 + 1).await.expect_err("neither");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use base64ct::{Base64, Encoding as _};
 use keyhaul_core::ErrorKind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -510,4 +511,38 @@ fn every_reference_within_the_document_leads_somewhere() {
     let security = &document["components"]["securitySchemes"]["certificate"];
     assert_eq!(security["type"], "mutualTLS");
     assert_eq!(document["security"], json!([{"certificate": []}]));
+}
+
+/// The example was made by another implementation of RFC 9180, of RFC 7748 and of AES-GCM.
+#[test]
+fn the_documents_example_of_the_seal_opens() {
+    let document = document();
+    let example = &document["x-seal-example"];
+    let text = |name: &str| example[name].as_str().expect("text").to_owned();
+    let bytes = |name: &str| Base64::decode_vec(&text(name)).expect("base64");
+    let mut client = [0; 32];
+    base16ct::lower::decode(text("client"), &mut client).expect("hexadecimal");
+    let (nonce, secret, field) = (text("nonce"), text("secret"), text("field"));
+    let binding = seal::Binding {
+        client: &client,
+        nonce: &nonce,
+        secret: &secret,
+        version: None,
+        field: Some(&field),
+    };
+    let index = example["index"]
+        .as_u64()
+        .and_then(|index| usize::try_from(index).ok());
+    let index = index.expect("an index");
+    let recipient = seal::Recipient::of(&bytes("private"));
+    assert_eq!(recipient.public(), text("key"));
+    let receiver = recipient.meet(&text("enc")).expect("met");
+    let open = |purpose, index| {
+        let opener = receiver.opener(purpose, &text("salt")).expect("an opener");
+        opener.open(&binding, index, &text("value"))
+    };
+    let opened = open(seal::Purpose::Read, index).expect("opened");
+    assert_eq!(opened.expose(), text("opened").as_bytes());
+    assert!(open(seal::Purpose::Write, index).is_err());
+    assert!(open(seal::Purpose::Read, index + 1).is_err());
 }
