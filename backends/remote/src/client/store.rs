@@ -360,7 +360,7 @@ impl SecretStore for RemoteStore {
         let body = DeleteRequest {
             secret: subject(path)?,
             version: options.version.as_ref().map(Version::to_string),
-            force: false,
+            force: options.force,
         };
         let call = Call::post(path::DELETE, &body, &options.request)?;
         let _: DeleteAnswer = send(&self.0.pool, &call, &options.request, true).await?;

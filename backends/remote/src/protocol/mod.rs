@@ -5,10 +5,12 @@
 //! (RFC 9457). Values are [sealed](seal) to a key of the process that asks.
 
 mod body;
+mod openapi;
 mod problem;
 pub mod seal;
 
 pub use body::*;
+pub use openapi::OPENAPI;
 pub use problem::{MEDIA_TYPE, Problem};
 
 /// The paths of version 1.

@@ -25,6 +25,8 @@ use super::{Live, Shared, http};
 pub(super) const HANDSHAKES: usize = 512;
 /// How long a connection that is to end may take to finish what runs.
 pub(super) const GRACE: Duration = Duration::from_secs(20);
+/// The same, for one on which nothing runs: its far end has only to say that it heard.
+const SHORT_GRACE: Duration = Duration::from_secs(2);
 /// How long to wait where the system has no descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -172,7 +174,8 @@ async fn serve(
                 (false, true) if is_over || connection.idle() >= idle => {
                     closing = true;
                     serving.as_mut().graceful_shutdown();
-                    timer.set(sleep(GRACE));
+                    let rests = connection.idle() >= idle.min(SHORT_GRACE);
+                    timer.set(sleep(if rests { SHORT_GRACE } else { GRACE }));
                 }
                 (false, true) => {
                     let rest = idle.saturating_sub(connection.idle());

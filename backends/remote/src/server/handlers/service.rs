@@ -39,10 +39,7 @@ pub(super) async fn service(call: &Call, _: Query) -> Result<Vec<u8>> {
 
 /// The interface's description.
 pub(super) fn openapi(_: Query) -> Result<Vec<u8>> {
-    Err(keyhaul_core::Error::new(
-        keyhaul_core::ErrorKind::Unsupported,
-        "not described yet",
-    ))
+    Ok(crate::protocol::OPENAPI.as_bytes().to_vec())
 }
 
 /// What the role can do of what the store can.

@@ -1,0 +1,178 @@
+//! What is answered from memory.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use keyhaul_core::{Reference, Result};
+
+use super::memory::Held;
+use super::names::invalid;
+use super::types::Basis;
+use super::{Denial, PageQuery, Permit, State, Tombstone};
+use crate::protocol::{Grant, GrantsAnswer};
+
+/// What a node's own scope begins with; its name follows.
+const OWN: &str = "@host.";
+
+impl State {
+    /// Whether `node` may read `reference` now. A scope `@host.NODE` is the node's own.
+    ///
+    /// # Errors
+    /// Why it may not, for the audit alone.
+    pub fn may_read(&self, node: &str, reference: &Reference) -> Result<Permit, Denial> {
+        let denied = |reason| Err(Denial { reason });
+        let now = self.shared.time.now();
+        let memory = self.shared.memory();
+        let state = memory.nodes.get(node);
+        if state.is_some_and(|state| state.quarantined.is_some()) {
+            return denied("the node is quarantined");
+        }
+        if reference.scope().strip_prefix(OWN) == Some(node) {
+            return Ok(Permit(Basis::Own(node.into())));
+        }
+        let Some(held) = state.and_then(|state| state.scopes.get(reference.scope())) else {
+            return denied("the node holds no grant of the scope");
+        };
+        if let Some(reason) = held.void(now) {
+            return denied(reason);
+        }
+        if !held.covers(reference) {
+            return denied("the grant does not cover the name");
+        }
+        Ok(Permit(Basis::Grant(Arc::clone(held))))
+    }
+
+    /// Whether what was permitted still is: to be asked again when the store has answered. A grant
+    /// whose terms were changed meanwhile still holds where they give as much.
+    pub fn still_holds(&self, permit: &Permit) -> bool {
+        self.current(permit).is_some()
+    }
+
+    /// The grant that a permit stands on now, none for a node's own scope; nothing where it does
+    /// not hold any more.
+    pub(super) fn current(&self, permit: &Permit) -> Option<Option<Arc<Held>>> {
+        let now = self.shared.time.now();
+        let held = match &permit.0 {
+            Basis::Own(node) => {
+                let memory = self.shared.memory();
+                let state = memory.nodes.get(&**node);
+                let free = state.is_none_or(|state| state.quarantined.is_none());
+                return free.then_some(None);
+            }
+            Basis::Grant(held) if held.is_current() => Arc::clone(held),
+            Basis::Grant(old) => {
+                let memory = self.shared.memory();
+                let state = memory.nodes.get(&old.grant.node)?;
+                let held = state.scopes.get(&old.grant.scope)?;
+                held.replaces(old).then(|| Arc::clone(held))?
+            }
+        };
+        held.void(now).is_none().then_some(Some(held))
+    }
+
+    /// A page of live grants, by scope and node.
+    ///
+    /// # Errors
+    /// `InvalidReference` where `after` is no page's `next`.
+    pub fn grants(
+        &self,
+        scope: Option<&str>,
+        node: Option<&str>,
+        page: &PageQuery,
+    ) -> Result<GrantsAnswer> {
+        let after = match page.after.as_deref().map(|after| after.split_once('/')) {
+            None => None,
+            Some(Some(after)) => Some(after),
+            Some(None) => return Err(invalid("`after` is none of a page's `next`".into())),
+        };
+        let limit = page.limit();
+        let now = self.shared.time.now();
+        let memory = self.shared.memory();
+        let start = after.map_or(scope, |(scope, _)| Some(scope));
+        let start = start.map_or(Bound::Unbounded, Bound::Included);
+        let mut grants = Vec::new();
+        let scopes = memory.scopes.range::<str, _>((start, Bound::Unbounded));
+        for (name, nodes) in
+            scopes.take_while(|(name, _)| scope.is_none_or(|scope| scope == **name))
+        {
+            let start = match after {
+                Some((scope, node)) if scope == name => Bound::Excluded(node),
+                _ => Bound::Unbounded,
+            };
+            for (name, held) in nodes.range::<str, _>((start, Bound::Unbounded)) {
+                if node.is_some_and(|node| node != name) || held.void(now).is_some() {
+                    continue;
+                }
+                if grants.len() == limit {
+                    let last: Option<&Grant> = grants.last();
+                    let next = last.map(|last| format!("{}/{}", last.scope, last.node));
+                    return Ok(GrantsAnswer { grants, next });
+                }
+                grants.push(held.grant.clone());
+            }
+        }
+        Ok(GrantsAnswer { grants, next: None })
+    }
+
+    /// The grants that let somebody read `reference`, by node.
+    pub fn who_can(&self, reference: &Reference) -> Vec<Grant> {
+        let now = self.shared.time.now();
+        let memory = self.shared.memory();
+        let held = memory.scopes.get(reference.scope());
+        held.into_iter()
+            .flat_map(|nodes| nodes.values())
+            .filter(|held| held.void(now).is_none() && held.covers(reference))
+            .map(|held| held.grant.clone())
+            .collect()
+    }
+
+    /// The grants that `node` holds, by scope.
+    pub fn what_can(&self, node: &str) -> Vec<Grant> {
+        let now = self.shared.time.now();
+        let memory = self.shared.memory();
+        let state = memory.nodes.get(node);
+        let mut grants: Vec<Grant> = state
+            .into_iter()
+            .flat_map(|state| state.scopes.values())
+            .filter(|held| held.void(now).is_none())
+            .map(|held| held.grant.clone())
+            .collect();
+        grants.sort_by(|a, b| a.scope.cmp(&b.scope));
+        grants
+    }
+
+    /// Whether any node holds a live grant of `scope`.
+    pub fn is_granted(&self, scope: &str) -> bool {
+        let now = self.shared.time.now();
+        let memory = self.shared.memory();
+        let held = memory.scopes.get(scope);
+        held.is_some_and(|nodes| nodes.values().any(|held| held.void(now).is_none()))
+    }
+
+    /// The tombstone of `SCOPE/NAME`.
+    pub fn tombstone(&self, subject: &str) -> Option<Tombstone> {
+        self.shared.memory().tombstones.get(subject).cloned()
+    }
+
+    /// Tombstones whose subjects begin with `prefix`, by subject.
+    pub fn buried_below(&self, prefix: &str) -> Vec<Tombstone> {
+        let memory = self.shared.memory();
+        memory
+            .tombstones
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+            .take_while(|(subject, _)| subject.starts_with(prefix))
+            .map(|(_, tombstone)| tombstone.clone())
+            .collect()
+    }
+
+    /// Tombstones whose window is over.
+    pub fn due(&self) -> Vec<Tombstone> {
+        let now = self.now();
+        let memory = self.shared.memory();
+        let tombstones = memory.tombstones.values();
+        tombstones
+            .filter(|tombstone| tombstone.until <= now)
+            .cloned()
+            .collect()
+    }
+}
