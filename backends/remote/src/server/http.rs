@@ -53,6 +53,7 @@ impl From<Error> for Failure {
 pub(super) async fn serve(connection: Arc<Connection>, request: Request<Incoming>) -> Answer {
     let _running = connection.running();
     let id = id(&connection, request.headers());
+    let is_head = request.method() == Method::HEAD;
     let answer = AssertUnwindSafe(answer(&connection, request, &id));
     let result = answer.catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(request = %id, "a request ended in a panic");
@@ -68,6 +69,10 @@ pub(super) async fn serve(connection: Arc<Connection>, request: Request<Incoming
     }
     // Nothing here is for a cache to keep.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if is_head {
+        // Over HTTP/2 nobody else takes it off.
+        *answer.body_mut() = Full::default();
+    }
     answer
 }
 

@@ -134,7 +134,7 @@ impl Rule {
             return Err(format!("takes no name: {NAME} in the URI is it"));
         }
         if !is_name(name) {
-            return Err("a name is 1 to 122 of [A-Za-z0-9._-] and does not start with `-`".into());
+            return Err("a name is 1 to 123 of [A-Za-z0-9._-] and does not start with `-`".into());
         }
         self.name = Some(name.into());
         Ok(self)
@@ -241,7 +241,7 @@ impl fmt::Debug for ScopePattern {
 pub(crate) fn is_name(name: &str) -> bool {
     let segment = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !name.starts_with('-')
-        && !name.is_empty()
+        && !matches!(name, "" | "." | "..")
         && name.chars().all(segment)
         && Reference::parse(&format!("@host.{name}/x")).is_ok()
 }
@@ -356,11 +356,11 @@ mod tests {
             "spiffe://site/operator/x",
             "spiffe://site/node/y\n",
             "xspiffe://site/node/y",
-            &format!("spiffe://site/node/{}", "y".repeat(123)),
+            &format!("spiffe://site/node/{}", "y".repeat(124)),
         ] {
             assert!(roles.identify(uri).is_err(), "{uri}");
         }
-        let longest = format!("spiffe://site/node/{}", "y".repeat(122));
+        let longest = format!("spiffe://site/node/{}", "y".repeat(123));
         assert!(roles.identify(&longest).is_ok(), "the control");
     }
 
@@ -402,7 +402,7 @@ mod tests {
         assert!(node().named("y z").is_err());
         let all = ScopePattern::parse("*").expect("a pattern");
         assert!(node().scoped(vec![all]).is_err());
-        assert!(rule("a:{name}", Role::Node).named("y").is_err());
+        assert!(rule("a:b/{name}", Role::Node).named("y").is_err());
         assert!(Roles::default().add(node()).is_err());
     }
 

@@ -13,18 +13,17 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::Connection;
 use super::{Live, Shared, http};
 
-/// How many handshakes are under way at the same time: whoever has shown no certificate takes no
-/// more of the server than that.
-pub(super) const HANDSHAKES: usize = 512;
 /// How long a connection that is to end may take to finish what runs.
 pub(super) const GRACE: Duration = Duration::from_secs(20);
+/// The same, for one on which nothing runs: its far end has only to say that it heard.
+const SHORT_GRACE: Duration = Duration::from_secs(2);
 /// How long to wait where the system has no descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -37,12 +36,8 @@ pub(super) async fn accept(
     let (ended, watched) = (ended.clone(), pin_end(&mut ended));
     let mut watched = pin!(watched);
     loop {
-        let next = async {
-            let room = Arc::clone(&shared.handshakes).acquire_owned().await;
-            (room, listener.accept().await)
-        };
         let accepted = {
-            let mut next = pin!(next);
+            let mut next = pin!(listener.accept());
             poll_fn(|cx| match watched.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(None),
                 Poll::Pending => next.as_mut().poll(cx).map(Some),
@@ -51,16 +46,14 @@ pub(super) async fn accept(
         };
         match accepted {
             None => return,
-            Some((Ok(room), Ok((stream, peer)))) => {
-                let task = greet(Arc::clone(&shared), stream, peer, room, ended.clone());
-                tokio::spawn(task);
+            Some(Ok((stream, peer))) => {
+                tokio::spawn(greet(Arc::clone(&shared), stream, peer, ended.clone()));
             }
-            Some((Ok(_), Err(error))) => {
+            Some(Err(error)) => {
                 // A connection that broke off before it was taken, or no descriptors: both pass.
                 tracing::warn!(%error, "a connection could not be accepted");
                 sleep(EXHAUSTED).await;
             }
-            Some((Err(_), _)) => return,
         }
     }
 }
@@ -75,22 +68,25 @@ async fn greet(
     shared: Arc<Shared>,
     stream: TcpStream,
     peer: SocketAddr,
-    handshake: OwnedSemaphorePermit,
     ended: watch::Receiver<bool>,
 ) {
     let live = shared.live();
     // Answers are written whole: waiting to fill a packet only delays them.
     let _ = stream.set_nodelay(true);
     let acceptor = TlsAcceptor::from(Arc::clone(&live.tls.config));
-    let stream = match timeout(live.limits.handshake, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%peer, %error, "no handshake"),
+    let shaken = timeout(
+        live.limits.handshake,
+        shake(&shared, acceptor.accept(stream)),
+    );
+    let stream = match shaken.await {
+        Ok(Some(Ok(stream))) => stream,
+        Ok(Some(Err(error))) => return tracing::debug!(%peer, %error, "no handshake"),
+        Ok(None) => return tracing::debug!(%peer, "a handshake had to make room"),
         Err(_) => return tracing::debug!(%peer, "no handshake in time"),
     };
     let Ok(room) = Arc::clone(&shared.connections).try_acquire_owned() else {
         return tracing::warn!(%peer, "there are as many connections as the limit allows");
     };
-    drop(handshake);
     let (_, tls) = stream.get_ref();
     let Some(chain) = tls.peer_certificates() else {
         return;
@@ -102,6 +98,18 @@ async fn greet(
     drop(live);
     serve(builder, TokioIo::new(stream), Arc::new(connection), ended).await;
     drop(room);
+}
+
+/// The handshake, unless it has to make room for another.
+async fn shake<T>(shared: &Shared, accept: impl Future<Output = T>) -> Option<T> {
+    let handshake = shared.handshakes.begin();
+    let mut ended = pin!(handshake.ended.notified());
+    let mut accept = pin!(accept);
+    poll_fn(|cx| match accept.as_mut().poll(cx) {
+        Poll::Ready(shaken) => Poll::Ready(Some(shaken)),
+        Poll::Pending => ended.as_mut().poll(cx).map(|()| None),
+    })
+    .await
 }
 
 /// Small buffers: a connection at rest costs little, and no request is long.
@@ -172,7 +180,8 @@ async fn serve(
                 (false, true) if is_over || connection.idle() >= idle => {
                     closing = true;
                     serving.as_mut().graceful_shutdown();
-                    timer.set(sleep(GRACE));
+                    let rests = connection.idle() >= idle.min(SHORT_GRACE);
+                    timer.set(sleep(if rests { SHORT_GRACE } else { GRACE }));
                 }
                 (false, true) => {
                     let rest = idle.saturating_sub(connection.idle());

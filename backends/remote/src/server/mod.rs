@@ -13,6 +13,7 @@ mod http;
 mod identity;
 mod listen;
 mod private;
+mod room;
 pub mod state;
 mod tls;
 
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 use keyhaul_core::{Capabilities, Error, ErrorKind, Result, SecretStore, random};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use audit::{AuditLog, Entry};
 use state::{State, StateSettings};
@@ -39,6 +40,8 @@ pub use identity::Roles;
 
 /// How many changes are under way at the same time.
 const CHANGES: u32 = 256;
+/// How often the end looks whether connections are left.
+const POLL: Duration = Duration::from_millis(10);
 
 /// A key service: listens once it is opened, and answers while it is served.
 pub struct Server {
@@ -46,6 +49,8 @@ pub struct Server {
     settings: Mutex<Settings>,
     addresses: Vec<SocketAddr>,
     listeners: Mutex<Vec<TcpListener>>,
+    /// How many connections there is room for.
+    room: usize,
     /// One reload after the other.
     reloading: tokio::sync::Mutex<()>,
 }
@@ -60,7 +65,7 @@ struct Shared {
     live: RwLock<Arc<Live>>,
     capabilities: Mutex<Option<(Instant, Capabilities)>>,
     ids: Ids,
-    handshakes: Arc<Semaphore>,
+    handshakes: room::Handshakes,
     connections: Arc<Semaphore>,
     changes: Arc<Semaphore>,
     /// Held by whoever changes a secret.
@@ -121,14 +126,15 @@ impl Server {
                 process: random::hex(6)?,
                 next: AtomicU64::new(0),
             },
-            handshakes: Arc::new(Semaphore::new(listen::HANDSHAKES)),
-            connections: Arc::new(Semaphore::new(settings.limits.connections)),
+            handshakes: room::Handshakes::default(),
+            connections: room::connections(settings.limits.connections),
             changes: Arc::new(Semaphore::new(CHANGES as usize)),
             subjects: (0..burial::SUBJECTS)
                 .map(|_| tokio::sync::Mutex::default())
                 .collect(),
         };
         Ok(Self {
+            room: shared.connections.available_permits(),
             shared: Arc::new(shared),
             settings: Mutex::new(settings),
             addresses,
@@ -208,12 +214,11 @@ impl Server {
             let _ = task.await;
         }
         let shared = &self.shared;
-        let most = shared.live().limits.connections;
+        // A connection that is being greeted has no room yet: it sees the end, and goes.
         let finished = async {
-            let handshakes = u32::try_from(listen::HANDSHAKES).unwrap_or(u32::MAX);
-            let _ = shared.handshakes.acquire_many(handshakes).await;
-            let most = u32::try_from(most).unwrap_or(u32::MAX);
-            let _ = shared.connections.acquire_many(most).await;
+            while shared.connections.available_permits() < self.room {
+                sleep(POLL).await;
+            }
             let _ = shared.changes.acquire_many(CHANGES).await;
         };
         // Every part of it has a limit of its own; this is for what defects may come.

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use keyhaul_core::{Error, ErrorKind, Result};
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 /// The file at `path`, made with mode 0600 where it is not there, for reading and appending.
@@ -69,6 +69,26 @@ pub(super) fn open(path: &Path, what: &str) -> Result<File> {
             .map_err(|error| Error::io(format!("the folder of the {what} file {shown}"), error))?;
     }
     Ok(file)
+}
+
+/// Holds `file`, of `path`, for this process alone, as long as it is open.
+///
+/// # Errors
+/// `Conflict` where another process holds it.
+pub(super) fn lock(file: &File, path: &Path, what: &str) -> Result<()> {
+    flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+        let shown = path.display();
+        if error != Errno::WOULDBLOCK {
+            return Error::io(
+                format!("the {what} file {shown} cannot be locked"),
+                error.into(),
+            );
+        }
+        let message = format!("the {what} file {shown} is in use by another process");
+        Error::new(ErrorKind::Conflict, message).with_advice(format!(
+            "one key service at a time works with it: `fuser {shown}` shows which"
+        ))
+    })
 }
 
 #[cfg(test)]

@@ -18,25 +18,51 @@ fn endpoints(write: &serde_json::Value) -> Vec<(Method, String, String, Vec<&'st
     let all = vec![MANAGER, NODE, OPERATOR];
     let grant = json!({ "scope": "web02", "node": "z" });
     let post = |path: &str, body: &serde_json::Value, roles: &[&'static str]| {
-        (Method::POST, path.to_owned(), body.to_string(), roles.to_vec())
+        (
+            Method::POST,
+            path.to_owned(),
+            body.to_string(),
+            roles.to_vec(),
+        )
     };
     let get = |path: &str, query: &str, roles: &[&'static str]| {
-        (Method::GET, format!("{path}{query}"), String::new(), roles.to_vec())
+        (
+            Method::GET,
+            format!("{path}{query}"),
+            String::new(),
+            roles.to_vec(),
+        )
     };
     vec![
         get(path::SERVICE, "", &all),
         get(path::OPENAPI, "", &all),
         post(path::READ, &read, &[NODE]),
-        post(path::STAT, &json!({ "items": [{ "secret": "web01/root" }] }), &all),
+        post(
+            path::STAT,
+            &json!({ "items": [{ "secret": "web01/root" }] }),
+            &all,
+        ),
         post(path::WRITE, write, &[OPERATOR]),
         post(
             path::GENERATE,
             &json!({ "secret": "web01/new", "alphabet": "hex", "length": 8 }),
             &[MANAGER],
         ),
-        post(path::DELETE, &json!({ "secret": "web01/other", "force": true }), &[MANAGER]),
-        post(path::RESTORE, &json!({ "secret": "web01/other" }), &[MANAGER]),
-        get(path::SECRETS, "?prefix=web01&shallow=true&limit=5", &[MANAGER]),
+        post(
+            path::DELETE,
+            &json!({ "secret": "web01/other", "force": true }),
+            &[MANAGER],
+        ),
+        post(
+            path::RESTORE,
+            &json!({ "secret": "web01/other" }),
+            &[MANAGER],
+        ),
+        get(
+            path::SECRETS,
+            "?prefix=web01&shallow=true&limit=5",
+            &[MANAGER],
+        ),
         get(path::GRANTS, "?scope=web01&node=y", &[MANAGER]),
         post(path::GRANTS, &grant, &[MANAGER]),
         post(path::REVOKE, &grant, &[MANAGER]),
@@ -57,11 +83,17 @@ fn endpoints(write: &serde_json::Value) -> Vec<(Method, String, String, Vec<&'st
     ]
 }
 
-async fn send(peer: &Peer, (method, path, body): (&Method, &str, &str)) -> Result<super::site::Answer, reqwest::Error> {
+async fn send(
+    peer: &Peer,
+    (method, path, body): (&Method, &str, &str),
+) -> Result<super::site::Answer, reqwest::Error> {
     let json = [("content-type", "application/json")];
     match *method {
         Method::GET => peer.send(Method::GET, path, &[], None).await,
-        _ => peer.send(method.clone(), path, &json, Some(body.to_owned())).await,
+        _ => {
+            peer.send(method.clone(), path, &json, Some(body.to_owned()))
+                .await
+        }
     }
 }
 
@@ -87,7 +119,8 @@ async fn each_role_can_ask_what_is_its_own_and_nothing_else() {
             assert!(answer.headers.contains_key("x-request-id"), "{what}");
             if roles.contains(&role) {
                 // Committed migrations cannot be aborted, and the other way round; all else works.
-                let ended = path == path::COMMIT && answer.status == StatusCode::PRECONDITION_FAILED;
+                let ended =
+                    path == path::COMMIT && answer.status == StatusCode::PRECONDITION_FAILED;
                 assert!(ended || answer.status == StatusCode::OK, "{what}");
             } else {
                 assert_eq!(answer.status, StatusCode::FORBIDDEN, "{what}");
@@ -109,12 +142,19 @@ async fn without_a_good_certificate_nothing_answers() {
     site.grant("web01", "y").await;
     let uri = "spiffe://site/node/y";
     let revoked = site.authority.client(4711, &[uri]);
-    super::site::write(site.folder.path(), "ca.crl", &site.authority.crl(&[&revoked]));
+    super::site::write(
+        site.folder.path(),
+        "ca.crl",
+        &site.authority.crl(&[&revoked]),
+    );
     site.reload().await.expect("reloaded");
     let strangers: [(&str, Option<Issued>); 4] = [
         ("none", None),
         ("expired", Some(site.authority.expired(4712, &[uri]))),
-        ("another authority's", Some(Authority::new().client(4713, &[uri]))),
+        (
+            "another authority's",
+            Some(Authority::new().client(4713, &[uri])),
+        ),
         ("revoked", Some(revoked)),
     ];
     let asked = site.asked();
@@ -128,14 +168,26 @@ async fn without_a_good_certificate_nothing_answers() {
     }
     let nobodies = [
         ("no URI", site.authority.client(5000, &[])),
-        ("two URIs", site.authority.client(5001, &[uri, "spiffe://site/manager/all"])),
-        ("unknown URI", site.authority.client(5002, &["spiffe://site/nobody"])),
-        ("another's form", site.authority.client(5003, &["spiffe://site/node/y/z"])),
+        (
+            "two URIs",
+            site.authority
+                .client(5001, &[uri, "spiffe://site/manager/all"]),
+        ),
+        (
+            "unknown URI",
+            site.authority.client(5002, &["spiffe://site/nobody"]),
+        ),
+        (
+            "another's form",
+            site.authority.client(5003, &["spiffe://site/node/y/z"]),
+        ),
     ];
     for (what, issued) in &nobodies {
         for (method, path, body, _) in endpoints(&write) {
             let peer = site.peer(issued);
-            let answer = send(&peer, (&method, &path, &body)).await.expect("an answer");
+            let answer = send(&peer, (&method, &path, &body))
+                .await
+                .expect("an answer");
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{what} {path}");
             assert_eq!(answer.kind(), "Unauthenticated");
         }
@@ -157,22 +209,43 @@ async fn a_manager_and_an_operator_of_a_tenant_reach_no_other() {
     site.grant("acme.web01", "y").await;
     site.grant("umbra.web01", "y").await;
     let manager = site.peer(&site.authority.client(6000, &["spiffe://site/manager/acme"]));
-    let operator = site.peer(&site.authority.client(6001, &["spiffe://site/operator/acme"]));
+    let operator = site.peer(
+        &site
+            .authority
+            .client(6001, &["spiffe://site/operator/acme"]),
+    );
 
     let own = json!({ "scope": "acme.web02", "node": "y" });
-    assert_eq!(manager.post(path::GRANTS, &own).await.status, StatusCode::OK);
+    assert_eq!(
+        manager.post(path::GRANTS, &own).await.status,
+        StatusCode::OK
+    );
     let asked = site.asked();
     for (path, body) in [
         (path::GRANTS, json!({ "scope": "umbra.web02", "node": "y" })),
         (path::REVOKE, json!({ "scope": "umbra.web01", "node": "y" })),
-        (path::DELETE, json!({ "secret": "umbra.web01/root", "force": true })),
-        (path::GENERATE, json!({ "secret": "umbra.x/y", "alphabet": "hex", "length": 8 })),
-        (path::MIGRATIONS, json!({ "scope": "umbra.web01", "from": "y", "to": "z" })),
+        (
+            path::DELETE,
+            json!({ "secret": "umbra.web01/root", "force": true }),
+        ),
+        (
+            path::GENERATE,
+            json!({ "secret": "umbra.x/y", "alphabet": "hex", "length": 8 }),
+        ),
+        (
+            path::MIGRATIONS,
+            json!({ "scope": "umbra.web01", "from": "y", "to": "z" }),
+        ),
         (path::QUARANTINE, json!({ "node": "y" })),
         (path::RELEASE, json!({ "node": "y" })),
     ] {
         let answer = manager.post(path, &body).await;
-        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}: {}", answer.text());
+        assert_eq!(
+            answer.status,
+            StatusCode::FORBIDDEN,
+            "{path}: {}",
+            answer.text()
+        );
     }
     for query in [
         "/v1/who-can?secret=umbra.web01/root",
@@ -180,22 +253,41 @@ async fn a_manager_and_an_operator_of_a_tenant_reach_no_other() {
         "/v1/secrets?prefix=umbra.web01",
     ] {
         let answer = manager.get(query).await;
-        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{query}: {}", answer.text());
+        assert_eq!(
+            answer.status,
+            StatusCode::FORBIDDEN,
+            "{query}: {}",
+            answer.text()
+        );
     }
     let refused = operator.write("umbra.web01/root", b"x").await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
     assert_eq!(site.asked(), asked, "the store was asked");
 
     // What is listed of all holds nothing of others.
-    for query in ["/v1/grants", "/v1/secrets", "/v1/secrets?shallow=true", "/v1/what-can?node=y", "/v1/nodes", "/v1/migrations"] {
+    for query in [
+        "/v1/grants",
+        "/v1/secrets",
+        "/v1/secrets?shallow=true",
+        "/v1/what-can?node=y",
+        "/v1/nodes",
+        "/v1/migrations",
+    ] {
         let answer = manager.get(query).await;
         assert_eq!(answer.status, StatusCode::OK, "{query}: {}", answer.text());
-        assert!(!answer.text().contains("umbra"), "{query}: {}", answer.text());
+        assert!(
+            !answer.text().contains("umbra"),
+            "{query}: {}",
+            answer.text()
+        );
     }
     let listed = manager.get("/v1/secrets").await.text();
     assert!(listed.contains("acme.web01/root"), "{listed}");
     let records = operator.get("/v1/audit").await.text();
-    assert!(records.contains("acme.web01") && !records.contains("umbra"), "{records}");
+    assert!(
+        records.contains("acme.web01") && !records.contains("umbra"),
+        "{records}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

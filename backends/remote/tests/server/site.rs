@@ -13,7 +13,9 @@ use keyhaul_core::{
     PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath, SecretStore,
 };
 use keyhaul_remote::protocol::seal::{Binding, Purpose, Recipient, Sender};
-use keyhaul_remote::protocol::{Outcome, Problem, ReadAnswer, ReadItem, ReadRequest, ServiceAnswer, path};
+use keyhaul_remote::protocol::{
+    Outcome, Problem, ReadAnswer, ReadItem, ReadRequest, ServiceAnswer, path,
+};
 use keyhaul_remote::server::{Server, Settings};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
@@ -64,7 +66,13 @@ impl Authority {
         self.issue(1, &[], ExtendedKeyUsagePurpose::ServerAuth, 2090)
     }
 
-    fn issue(&self, serial: u64, uris: &[&str], usage: ExtendedKeyUsagePurpose, end: i32) -> Issued {
+    fn issue(
+        &self,
+        serial: u64,
+        uris: &[&str],
+        usage: ExtendedKeyUsagePurpose,
+        end: i32,
+    ) -> Issued {
         let mut params = CertificateParams::default();
         params.serial_number = Some(SerialNumber::from(serial));
         let address = "127.0.0.1".parse().expect("an address");
@@ -79,7 +87,10 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().expect("a key");
         Issued {
-            pem: params.signed_by(&key, &self.0).expect("a certificate").pem(),
+            pem: params
+                .signed_by(&key, &self.0)
+                .expect("a certificate")
+                .pem(),
             key: key.serialize_pem(),
             serial,
         }
@@ -100,7 +111,11 @@ impl Authority {
             revoked_certs: revoked.collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        params.signed_by(&self.0).expect("a list").pem().expect("PEM")
+        params
+            .signed_by(&self.0)
+            .expect("a list")
+            .pem()
+            .expect("PEM")
     }
 }
 
@@ -236,7 +251,9 @@ impl Site {
     pub fn node(&self, name: &str) -> Peer {
         let uri = format!("spiffe://site/node/{name}");
         // A serial of its own for each name.
-        let serial = name.bytes().fold(1000, |sum, byte| sum * 7 + u64::from(byte));
+        let serial = name
+            .bytes()
+            .fold(1000, |sum, byte| sum * 7 + u64::from(byte));
         self.peer(&self.authority.client(serial, &[&uri]))
     }
 
@@ -263,7 +280,11 @@ impl Site {
         let path = SecretPath::new(secret).expect("a path");
         let value = SecretBytes::copy_from(value);
         let options = PutOptions::default();
-        self.store.inner.put(&path, &value, &options).await.expect("put");
+        self.store
+            .inner
+            .put(&path, &value, &options)
+            .await
+            .expect("put");
     }
 
     pub async fn grant(&self, scope: &str, node: &str) {
@@ -290,8 +311,14 @@ pub fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
     use std::os::unix::fs::OpenOptionsExt as _;
     let path = folder.join(name);
     let mut options = std::fs::File::options();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).expect("written");
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .expect("written");
     path
 }
 
@@ -354,7 +381,9 @@ pub struct Answer {
 pub fn client_config(site: &Site, issued: Option<&Issued>, alpn: &[&[u8]]) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     let pem = site.authority.pem();
-    roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM")).expect("a root");
+    roots
+        .add(CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM"))
+        .expect("a root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -365,7 +394,9 @@ pub fn client_config(site: &Site, issued: Option<&Issued>, alpn: &[&[u8]]) -> ru
         Some(issued) => {
             let chain = CertificateDer::from_pem_slice(issued.pem.as_bytes()).expect("PEM");
             let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("PEM");
-            builder.with_client_auth_cert(vec![chain], key).expect("they fit")
+            builder
+                .with_client_auth_cert(vec![chain], key)
+                .expect("they fit")
         }
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
@@ -417,7 +448,9 @@ impl Peer {
     }
 
     pub async fn get(&self, path: &str) -> Answer {
-        self.send(Method::GET, path, &[], None).await.expect("an answer")
+        self.send(Method::GET, path, &[], None)
+            .await
+            .expect("an answer")
     }
 
     pub async fn post(&self, path: &str, body: &impl Serialize) -> Answer {
@@ -428,7 +461,7 @@ impl Peer {
     }
 
     /// Reads secrets: values, or what went wrong.
-    pub async fn read(&self, secrets: &[&str]) -> Vec<Result<Vec<u8>, Problem>> {
+    pub async fn read(&self, secrets: &[&str]) -> Vec<Result<Vec<u8>, Box<Problem>>> {
         let recipient = Recipient::new().expect("a key");
         let request = read_request(&recipient, secrets);
         let answer = self.post(path::READ, &request).await;
@@ -441,12 +474,14 @@ impl Peer {
         recipient: &Recipient,
         request: &ReadRequest,
         answer: ReadAnswer,
-    ) -> Vec<Result<Vec<u8>, Problem>> {
+    ) -> Vec<Result<Vec<u8>, Box<Problem>>> {
         let receiver = recipient.meet(&answer.enc).expect("met");
-        let opener = receiver.opener(Purpose::Read, &answer.salt).expect("a salt");
+        let opener = receiver
+            .opener(Purpose::Read, &answer.salt)
+            .expect("a salt");
         let items = answer.items.into_iter().zip(&request.items).enumerate();
         let open = items.map(|(index, (outcome, asked))| match outcome {
-            Outcome::Problem { problem } => Err(problem),
+            Outcome::Problem { problem } => Err(Box::new(problem)),
             Outcome::Done(sealed) => {
                 let binding = Binding {
                     client: &self.fingerprint,
@@ -508,20 +543,26 @@ impl Answer {
     }
 
     pub fn json<T: DeserializeOwned>(&self) -> T {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     /// The problem's kind.
     pub fn kind(&self) -> String {
         assert_eq!(
-            self.headers.get("content-type").map(http::HeaderValue::as_bytes),
+            self.headers
+                .get("content-type")
+                .map(http::HeaderValue::as_bytes),
             Some(&b"application/problem+json"[..]),
             "{}",
             self.text()
         );
         let problem: Problem = self.json();
         assert_eq!(problem.status, self.status.as_u16());
-        let id = self.headers.get("x-request-id").and_then(|id| id.to_str().ok());
+        let id = self
+            .headers
+            .get("x-request-id")
+            .and_then(|id| id.to_str().ok());
         assert_eq!(problem.request.as_deref(), id);
         problem.kind
     }

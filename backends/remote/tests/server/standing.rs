@@ -16,15 +16,25 @@ async fn a_revoked_certificate_stops_at_the_next_request_and_others_go_on() {
         for peer in [&thief, &other] {
             assert_eq!(peer.get(path::SERVICE).await.status, StatusCode::OK);
         }
-        write(site.folder.path(), "ca.crl", &site.authority.crl(&[&stolen]));
-        assert_eq!(thief.get(path::SERVICE).await.status, StatusCode::OK, "not reloaded yet");
+        write(
+            site.folder.path(),
+            "ca.crl",
+            &site.authority.crl(&[&stolen]),
+        );
+        assert_eq!(
+            thief.get(path::SERVICE).await.status,
+            StatusCode::OK,
+            "not reloaded yet"
+        );
         site.reload().await.expect("reloaded");
         let answer = thief.get(path::SERVICE).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{}", answer.text());
         assert_eq!(answer.kind(), "Unauthenticated");
         assert_eq!(other.get(path::SERVICE).await.status, StatusCode::OK);
         // The connection is closed, and there is no other for such a certificate.
-        let again = thief.send(http::Method::GET, path::SERVICE, &[], None).await;
+        let again = thief
+            .send(http::Method::GET, path::SERVICE, &[], None)
+            .await;
         assert!(again.is_err(), "{again:?}");
     }
     assert!(site.audit().contains("the certificate is revoked"));
@@ -44,9 +54,19 @@ async fn a_reload_that_fails_changes_nothing() {
         let good = std::fs::read_to_string(&path).expect("a file");
         write(site.folder.path(), file, &text);
         let error = site.reload().await.expect_err(file);
-        assert!(error.message().contains(file) || file == "server.key", "{error}");
-        assert_eq!(node.get(path::SERVICE).await.status, StatusCode::OK, "{file}");
-        assert_eq!(site.node("z").get(path::SERVICE).await.status, StatusCode::OK);
+        assert!(
+            error.message().contains(file) || file == "server.key",
+            "{error}"
+        );
+        assert_eq!(
+            node.get(path::SERVICE).await.status,
+            StatusCode::OK,
+            "{file}"
+        );
+        assert_eq!(
+            site.node("z").get(path::SERVICE).await.status,
+            StatusCode::OK
+        );
         write(site.folder.path(), file, &good);
     }
     site.reload().await.expect("the control");
@@ -61,7 +81,10 @@ async fn another_authority_takes_over_on_living_connections() {
     write(site.folder.path(), "ca.crt", &next.pem());
     write(site.folder.path(), "ca.crl", &next.crl(&[]));
     site.reload().await.expect("reloaded");
-    assert_eq!(node.get(path::SERVICE).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        node.get(path::SERVICE).await.status,
+        StatusCode::UNAUTHORIZED
+    );
     let new = site.peer(&next.client(9, &["spiffe://site/node/y"]));
     assert_eq!(new.get(path::SERVICE).await.status, StatusCode::OK);
 }
@@ -71,7 +94,10 @@ async fn an_end_finishes_what_runs() {
     let mut site = Site::start().await;
     let node = site.node("y");
     let answer = node.get(path::SERVICE).await;
-    assert_eq!(answer.headers.get("cache-control"), Some(&HeaderValue::from_static("no-store")));
+    assert_eq!(
+        answer.headers.get("cache-control"),
+        Some(&HeaderValue::from_static("no-store"))
+    );
     let started = std::time::Instant::now();
     // The connection is kept by the client, and is no reason to wait.
     site.end().await.expect("ended well");

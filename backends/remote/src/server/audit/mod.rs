@@ -90,10 +90,12 @@ impl AuditLog {
     /// end is cut off.
     ///
     /// # Errors
-    /// `PermissionDenied` where the file is not the service's alone; `Corrupt` where its records
+    /// `Conflict` where another process has it open; `PermissionDenied` where the file is not the
+    /// service's alone; `Corrupt` where its records
     /// were changed since the anchor, or it ends before it; else the kind that fits the I/O error.
     pub fn open(path: &Path, anchor: Option<AuditHead>) -> Result<Self> {
         let file = super::private::open(path, "audit")?;
+        super::private::lock(&file, path, "audit")?;
         let unreadable = |error| {
             let subject = format!("the audit file {} cannot be read", path.display());
             Error::io(subject, error)

@@ -105,7 +105,7 @@ fn the_chain_goes_on_after_a_restart_and_a_torn_line_is_cut_off() {
         .expect("there");
     file.write_all(b"{\"sequence\":4,\"time\":\"2026-")
         .expect("torn");
-    let verified = verify(&[path.clone()], Some(&head)).expect("sound but for the end");
+    let verified = verify(std::slice::from_ref(&path), Some(&head)).expect("sound but for the end");
     assert!(verified.torn && verified.records == 3);
     let log = AuditLog::open(&path, Some(head)).expect("opened");
     assert_eq!(write(&log, "web01/later").expect("recorded"), 4);
@@ -128,7 +128,7 @@ fn every_change_of_the_file_is_found_where_it_is() {
     let sound = lines(&path);
     let check = |changed: Vec<String>| {
         store(&path, &changed);
-        verify(&[path.clone()], Some(&head))
+        verify(std::slice::from_ref(&path), Some(&head))
     };
     check(sound.clone()).expect("the control");
 
@@ -325,6 +325,8 @@ fn a_file_that_somebody_else_changes_is_not_gone_on_with() {
     let (_folder, path) = folder();
     let log = AuditLog::open(&path, None).expect("opened");
     write(&log, "web01/a").expect("recorded");
+    let error = AuditLog::open(&path, None).expect_err("a second one");
+    assert_eq!(error.kind(), ErrorKind::Conflict);
     let sound = fs::read(&path).expect("read");
     let file = fs::OpenOptions::new()
         .write(true)

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use keyhaul_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 
+use super::super::private;
 use super::chain::{END, HASH, Line, PREVIOUS, SEQUENCE, TIME, hash};
 use super::lines::{Lines, seek};
 use super::segments::lineage;
@@ -194,7 +195,7 @@ impl Writer {
 
     /// Goes on in the file that is at the path now.
     fn reopen(&mut self) -> Result<()> {
-        let file = super::super::private::open(&self.path, "audit")?;
+        let file = private::open(&self.path, "audit")?;
         let subject = |error| {
             let subject = format!("the audit {} cannot be read", self.path.display());
             Error::io(subject, error)
@@ -212,6 +213,7 @@ impl Writer {
             return Err(Error::new(ErrorKind::Conflict, message)
                 .with_advice("move that file away, then reload the service"));
         }
+        private::lock(&file, &self.path, "audit")?;
         if self.dirty {
             // The old file ends with what was acknowledged, or it stays in use.
             self.file.set_len(self.length).map_err(subject)?;

@@ -94,7 +94,7 @@ pub(super) fn node(name: &str) -> Result<Arc<str>> {
         Ok(name.into())
     } else {
         Err(invalid(
-            "a node's name is 1 to 122 of [A-Za-z0-9._-] and does not start with `-`",
+            "a node's name is 1 to 123 of [A-Za-z0-9._-] and does not start with `-`",
         ))
     }
 }

@@ -66,8 +66,10 @@ pub(super) async fn read(call: &Arc<Call>, request: &ReadRequest) -> Result<Vec<
             _ => None,
         })
         .collect();
-    if !permits.is_empty() {
-        call.shared().state.fetched(&permits).await?;
+    if !permits.is_empty()
+        && let Err(error) = call.shared().state.fetched(&permits).await
+    {
+        return Err(withhold(call, &items, &request.items, error).await);
     }
 
     let sealer = sender.sealer(Purpose::Read)?;
@@ -221,6 +223,20 @@ fn keep(call: &Call, items: &mut [Item]) {
             item.step = Step::Failed(refused());
             item.denied = Some("the grant went while the store was asked");
         }
+    }
+}
+
+/// What to say where the audit has reads that are not answered after all; it learns that too.
+async fn withhold(call: &Call, items: &[Item], asked: &[ReadItem], error: Error) -> Error {
+    let entries = items.iter().zip(asked).filter_map(|(item, asked)| {
+        let mut entry = matches!(item.step, Step::Read(..)).then(|| entry(call, item, asked))?;
+        fail(&mut entry, &error);
+        Some(entry)
+    });
+    match call.record(entries.collect()).await {
+        Ok(_) if error.kind() == ErrorKind::PermissionDenied => refused(),
+        Ok(_) => error,
+        Err(unwritten) => unwritten,
     }
 }
 

@@ -30,7 +30,6 @@ use std::thread::{self, JoinHandle};
 
 use jiff::Timestamp;
 use keyhaul_core::{Error, ErrorKind, Result};
-use rustix::fs::{FlockOperation, flock};
 use tokio::sync::oneshot;
 
 use super::audit::{AuditLog, Read};
@@ -107,13 +106,7 @@ impl State {
         let mut beside = path.as_os_str().to_owned();
         beside.push(".lock");
         let lock = super::private::open(Path::new(&beside), "state")?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            let message = format!("the state {} is in use by another process", path.display());
-            Error::new(ErrorKind::Conflict, message).with_advice(format!(
-                "one key service at a time serves from it: `fuser {}.lock` shows which",
-                path.display()
-            ))
-        })?;
+        super::private::lock(&lock, Path::new(&beside), "state")?;
         // Made here, so that it is nobody else's at any moment. SQLite's other files follow its mode.
         drop(super::private::open(path, "state")?);
         let db = database::open(path, settings.busy)?;
