@@ -53,7 +53,7 @@ pub struct State {
     commands: mpsc::Sender<Command>,
     thread: Option<JoinHandle<()>>,
     /// Held while the file is in use, by its lock.
-    _lock: File,
+    lock: File,
 }
 
 /// What requests and the thread share.
@@ -145,7 +145,7 @@ impl State {
             shared,
             commands,
             thread: Some(thread),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -411,6 +411,7 @@ impl Drop for State {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        super::private::unlock(&self.lock);
     }
 }
 
