@@ -1,6 +1,7 @@
 //! The state as a whole.
 
 mod crash;
+mod durable;
 mod grants;
 mod index;
 mod model;
