@@ -31,6 +31,8 @@ pub struct App {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show and verify a key service's audit
+    Audit(commands::audit::Arguments),
     /// Probe the policy, its permissions and its stores, and say what to fix
     Check(commands::check::Arguments),
     /// Print a shell's completions
@@ -45,6 +47,10 @@ pub enum Command {
     Generate(commands::generate::Arguments),
     /// Write a secret's exact bytes to standard output
     Get(commands::get::Arguments),
+    /// Let a node of a key service read a scope
+    Grant(commands::grant::Arguments),
+    /// Print who may read what, as a key service has it
+    Grants(commands::grants::Arguments),
     /// Print help for a command, the backends' options, or the table of exit codes
     Help(commands::help::Arguments),
     /// List the references that the policy serves
@@ -55,16 +61,32 @@ pub enum Command {
     Logout(commands::logout::Arguments),
     /// Write the manual pages
     Man(commands::man::Arguments),
+    /// Move the right to read a scope from one node to another
+    Migrate(commands::migrate::Arguments),
+    /// Look after a key service's nodes: quarantine, release, list
+    Node(commands::node::Arguments),
+    /// Make and renew certificates for a small site without an authority of its own
+    Pki(commands::pki::Arguments),
     /// Print QEMU objects for references, with a master key left for QEMU to read
     Resolve(commands::resolve::Arguments),
+    /// Bring back what was deleted from a key service, within its window
+    Restore(commands::restore::Arguments),
+    /// Take a grant from a node of a key service
+    Revoke(commands::revoke::Arguments),
     /// Start QEMU, or one of its tools, with the secrets its command line names
     Run(commands::run::Arguments),
+    /// Serve secrets to nodes that read only what they are granted
+    Serve(commands::serve::Arguments),
     /// Store a secret from a file, standard input or a hidden prompt
     Set(commands::set::Arguments),
     /// Say what is known of a secret besides its value
     Stat(commands::stat::Arguments),
     /// Look after an encrypted file store: its keys and recipients
     Store(commands::store::Arguments),
+    /// Print what a node of a key service can read
+    WhatCan(commands::what_can::Arguments),
+    /// Print which nodes of a key service can read a secret
+    WhoCan(commands::who_can::Arguments),
 }
 
 impl App {
@@ -74,6 +96,7 @@ impl App {
         let done = match self.command {
             Command::Check(arguments) => return commands::check::run(&global, arguments),
             Command::Run(arguments) => return commands::run::run(&global, arguments, inherited),
+            Command::Audit(arguments) => commands::audit::run(&global, arguments),
             Command::Completions(arguments) => {
                 commands::completions::run(arguments, App::command())
             }
@@ -82,15 +105,25 @@ impl App {
             Command::Explain(arguments) => commands::explain::run(&global, arguments),
             Command::Generate(arguments) => commands::generate::run(&global, arguments),
             Command::Get(arguments) => commands::get::run(&global, arguments),
+            Command::Grant(arguments) => commands::grant::run(&global, arguments),
+            Command::Grants(arguments) => commands::grants::run(&global, arguments),
             Command::Help(arguments) => commands::help::run(arguments, App::command()),
             Command::List(arguments) => commands::list::run(&global, arguments),
             Command::Login(arguments) => commands::login::run(&global, arguments),
             Command::Logout(arguments) => commands::logout::run(&global, arguments),
             Command::Man(arguments) => commands::man::run(arguments, App::command()),
+            Command::Migrate(arguments) => commands::migrate::run(&global, arguments),
+            Command::Node(arguments) => commands::node::run(&global, arguments),
+            Command::Pki(arguments) => commands::pki::run(arguments),
             Command::Resolve(arguments) => commands::resolve::run(&global, arguments),
+            Command::Restore(arguments) => commands::restore::run(&global, arguments),
+            Command::Revoke(arguments) => commands::revoke::run(&global, arguments),
+            Command::Serve(arguments) => commands::serve::run(&global, arguments),
             Command::Set(arguments) => commands::set::run(&global, arguments),
             Command::Stat(arguments) => commands::stat::run(&global, arguments),
             Command::Store(arguments) => commands::store::run(&global, arguments),
+            Command::WhatCan(arguments) => commands::what_can::run(&global, arguments),
+            Command::WhoCan(arguments) => commands::who_can::run(&global, arguments),
         };
         done.map(|()| 0)
     }

@@ -33,11 +33,7 @@ impl Session {
         // Made here, so that the words of -v and the audit have the same.
         let id = keyhaul_core::random::hex(8)?;
         tracing::info!(request = id, policy = policy.name, "policy read");
-        let audit = match &policy.audit {
-            Some(path) => Some(Arc::new(JsonLinesSink::open(path)?) as Arc<dyn AuditSink>),
-            None => None,
-        };
-        let resolver = Resolver::new(policy, registry(), audit)?;
+        let resolver = resolver(policy)?;
         // One thread: a second one is started by a store that blocks, and only then.
         // It may still be ending when QEMU is started, and must take no signal then.
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -102,11 +98,21 @@ impl Drop for Session {
     }
 }
 
+/// A resolver by a policy, with its audit. Opens no store.
+pub fn resolver(policy: Policy) -> Outcome<Resolver> {
+    let audit = match &policy.audit {
+        Some(path) => Some(Arc::new(JsonLinesSink::open(path)?) as Arc<dyn AuditSink>),
+        None => None,
+    };
+    Ok(Resolver::new(policy, registry(), audit)?)
+}
+
 /// Every backend that this program knows.
 pub fn registry() -> Registry {
     Registry::new()
         .with(keyhaul_file::FileFactory)
         .with(keyhaul_keyring::KeyringFactory)
+        .with(keyhaul_remote::client::RemoteFactory)
         .with(keyhaul_vault::VaultFactory)
 }
 
@@ -150,7 +156,8 @@ fn embedded_default() -> Result<Location> {
     })
 }
 
-fn base_folder(variable: &str, under_home: &str) -> Result<PathBuf> {
+/// One of the user's folders: that of `variable`, or the usual one below `$HOME`.
+pub fn base_folder(variable: &str, under_home: &str) -> Result<PathBuf> {
     let set = |name: &str| {
         std::env::var_os(name)
             .map(PathBuf::from)

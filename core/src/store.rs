@@ -384,6 +384,9 @@ pub struct PutOptions {
 pub struct DeleteOptions {
     /// Only where this is the current version: `Conflict` otherwise. Needs [`Capability::UPDATE`].
     pub version: Option<Version>,
+    /// Even where somebody is known to use it, as a node that holds a grant. Stores that do not
+    /// know ignore it.
+    pub force: bool,
     /// Who asks.
     pub request: Request,
 }
@@ -454,6 +457,8 @@ setters! {
     DeleteOptions {
         /// Deletes only this version.
         version: Option<Version> => version = version;
+        /// Deletes what somebody uses.
+        force: bool => force = force;
         /// Says who asks.
         request: Request => request = request;
     }

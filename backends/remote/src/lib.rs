@@ -6,5 +6,7 @@
 //! and the manager's hand; [`server`] serves any [`SecretStore`](keyhaul_core::SecretStore);
 //! [`pki`] makes certificates where a site has no authority of its own.
 
+pub mod client;
+pub mod pki;
 pub mod protocol;
 pub mod server;

@@ -18,6 +18,10 @@ pub struct Arguments {
     #[arg(long, value_name = "VERSION", value_parser = version)]
     if_version: Option<Version>,
 
+    /// Even where a node holds a grant of the scope, as a key service knows
+    #[arg(long)]
+    force: bool,
+
     /// Ask no question
     #[arg(short, long)]
     yes: bool,
@@ -44,6 +48,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     for reference in &arguments.references {
         let options = DeleteOptions::default()
             .version(arguments.if_version.clone())
+            .force(arguments.force)
             .request(session.request());
         match session.wait(session.resolver.delete(reference, options)) {
             Ok(()) => output::words(format_args!("deleted {}", reference.short())),

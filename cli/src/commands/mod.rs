@@ -1,5 +1,6 @@
 //! The commands, one file each: their arguments, and what they do.
 
+pub mod audit;
 pub mod check;
 pub mod completions;
 pub mod copy;
@@ -7,16 +8,27 @@ pub mod delete;
 pub mod explain;
 pub mod generate;
 pub mod get;
+pub mod grant;
+pub mod grants;
 pub mod help;
 pub mod list;
 pub mod login;
 pub mod logout;
 pub mod man;
+pub mod migrate;
+pub mod node;
+pub mod pki;
 pub mod resolve;
+pub mod restore;
+pub mod revoke;
 pub mod run;
+pub mod serve;
+mod service;
 pub mod set;
 pub mod stat;
 pub mod store;
+pub mod what_can;
+pub mod who_can;
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;

@@ -15,7 +15,7 @@ use serde::Serialize;
 pub use quote::shell_quoted;
 pub use report::{failures, in_words, warning};
 pub use style::Style;
-pub use table::Fields;
+pub use table::{Fields, Rows};
 
 /// The version of every JSON document that the program prints. It changes when a key is removed or
 /// changes its meaning, not when one is added.

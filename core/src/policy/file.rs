@@ -131,6 +131,30 @@ fn read(path: &Path) -> Result<(String, String)> {
     Ok((path.display().to_string(), text))
 }
 
+/// Whether a file that says whom to trust, `what`, is nobody else's to write, nor to replace by
+/// another: as a policy is held to it.
+///
+/// # Errors
+/// `PermissionDenied` with the command that mends it; `InvalidConfig` where there is no such file.
+pub fn check_trust(what: &str, path: &Path) -> Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let looked = |path: &Path| {
+        let failed = |error: io::Error| {
+            let rule = format!("{what} {} cannot be read", path.display());
+            Error::new(ErrorKind::InvalidConfig, rule).with_source(error)
+        };
+        path.metadata().map_err(failed)
+    };
+    let metadata = looked(path)?;
+    let folder = looked(parent)?;
+    let sticky = folder.mode() & 0o1000 != 0;
+    trusted(&format!("{what}'s folder"), parent, &folder, !sticky)?;
+    trusted(what, path, &metadata, true)
+}
+
 /// A policy says whom to trust with secrets: it must itself be nobody else's to write, nor to
 /// replace by another.
 fn trusted(what: &str, path: &Path, metadata: &Metadata, strict: bool) -> Result<()> {

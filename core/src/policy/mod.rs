@@ -6,6 +6,7 @@ mod document;
 mod file;
 mod parse;
 mod pattern;
+mod rules;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ use crate::reference::{Field, Version};
 use crate::registry::{Registry, StoreConfig};
 use crate::{Error, ErrorKind, Reference, Result, SecretPath};
 
-pub use file::{Location, locate};
+pub use file::{Location, check_trust, locate};
 pub use pattern::Pattern;
 pub use store::{BreakerChoice, store_keys};
 
@@ -120,26 +121,15 @@ impl Policy {
     /// Holds the policy against the backends that a program knows.
     ///
     /// # Errors
-    /// Every unknown scheme and option, and every failover that would get round a key service.
+    /// Every unknown scheme and option, every failover that would get round a key service, and every
+    /// path in one.
     pub fn check(&self, registry: &Registry) -> Result<(), Vec<Error>> {
         let mut errors: Vec<Error> = self
             .stores
             .values()
             .filter_map(|entry| registry.check(&entry.config).err())
             .collect();
-        for route in self.routes.iter().filter(|route| route.stores.len() > 1) {
-            let first = route.stores.first().and_then(|name| self.stores.get(name));
-            let factory = first.and_then(|entry| registry.factory(&entry.config).ok());
-            if factory.is_some_and(crate::StoreFactory::is_key_service) {
-                let rule =
-                    "a key service has no stand-in: whoever blocks it would get round a revocation";
-                errors.push(
-                    Error::new(ErrorKind::InvalidConfig, rule)
-                        .with_place(&route.place)
-                        .with_advice("name the key service alone, as `store`"),
-                );
-            }
-        }
+        errors.extend(rules::key_services(self, registry));
         if errors.is_empty() {
             Ok(())
         } else {

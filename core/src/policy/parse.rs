@@ -210,7 +210,7 @@ fn route(document: Document<'_>, node: &Node<'_>) -> Result<Route> {
         return Err(document.refuse(node, "`stores` names one store at least"));
     }
     let path = match text("path")? {
-        None => "{scope}/{name}".to_owned(),
+        None => super::rules::PLAIN.to_owned(),
         Some((at, path)) => {
             template(path).map_err(|rule| document.refuse(at, rule))?;
             path.to_owned()

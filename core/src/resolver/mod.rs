@@ -2,6 +2,7 @@
 //! them, brought together.
 
 mod listing;
+mod routed;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,8 @@ use crate::store::{DeleteOptions, GetOptions, Metadata, PutOptions, Request, Sec
 use crate::{
     Encoding, Error, ErrorKind, Named, Recipe, Reference, Registry, Result, SecretBytes, SecretPath,
 };
+
+pub use routed::Routed;
 
 /// How many groups of references are asked for at the same time. Each group is one request to its
 /// store, which bounds what happens inside.
@@ -102,14 +105,16 @@ impl Resolver {
                     .map(|target| place(&mut groups, target)),
             );
         }
-        let fetched: HashMap<usize, Vec<Result<Arc<Secret>>>> = stream::iter(0..groups.len())
-            .map(|index| {
-                let group = &groups[index];
-                async move { (index, self.fetch(group, request).await) }
+        let options = GetOptions::default().request(request.clone());
+        let fetched: HashMap<usize, Vec<Result<Arc<Secret>>>> = self
+            .fetch_all(&groups, &options)
+            .await
+            .into_iter()
+            .map(|(group, answers)| {
+                let shared = answers.into_iter().map(|answer| answer.map(Arc::new));
+                (group, shared.collect())
             })
-            .buffer_unordered(CONCURRENT_GROUPS)
-            .collect()
-            .await;
+            .collect();
         let answer = |(reference, place): (&N, Result<(usize, usize)>)| {
             let (group, item) = place?;
             let target = &groups[group].targets[item];
@@ -131,23 +136,8 @@ impl Resolver {
     /// As [`SecretStore::get`], with reference and route.
     pub async fn get(&self, reference: &impl Named, options: GetOptions) -> Result<Secret> {
         let target = self.target(reference)?;
-        let options = options
-            .version(target.version.clone())
-            .field(target.field.clone());
-        let read = async {
-            let mut last = None;
-            for (index, name) in target.stores.iter().enumerate() {
-                match self.store(name)?.get(&target.path, &options).await {
-                    Err(error) if error.kind().is_transient() => {
-                        note_move(name, target.stores.get(index + 1), &error);
-                        last = Some(error);
-                    }
-                    other => return decode(other?, &target, name),
-                }
-            }
-            Err(last.unwrap_or_else(|| Error::new(ErrorKind::Internal, "a route without stores")))
-        };
-        read.await
+        self.read(&target, options)
+            .await
             .map_err(|error| self.locate(error, reference, &target))
     }
 
@@ -158,11 +148,8 @@ impl Resolver {
     /// As [`SecretStore::stat`], with reference and route.
     pub async fn stat(&self, reference: &impl Named, options: GetOptions) -> Result<Metadata> {
         let target = self.target(reference)?;
-        let options = options
-            .version(target.version.clone())
-            .field(target.field.clone());
-        let stat = async { self.first(&target)?.stat(&target.path, &options).await };
-        stat.await
+        self.look(&target, options)
+            .await
             .map_err(|error| self.locate(error, reference, &target))
     }
 
@@ -177,14 +164,8 @@ impl Resolver {
         options: PutOptions,
     ) -> Result<Metadata> {
         let target = self.writable(reference)?;
-        let options = options.field(target.field.clone());
-        let put = async {
-            let stored = target.encoding.encode(value)?;
-            self.first(&target)?
-                .put(&target.path, &stored, &options)
-                .await
-        };
-        put.await
+        self.write(&target, value, options)
+            .await
             .map_err(|error| self.locate(error, reference, &target))
     }
 
@@ -199,21 +180,7 @@ impl Resolver {
         options: PutOptions,
     ) -> Result<Metadata> {
         let target = self.writable(reference)?;
-        let options = options.field(target.field.clone());
-        let generate = async {
-            let store = self.first(&target)?;
-            match target.encoding {
-                Encoding::Raw | Encoding::Text => {
-                    store.generate(&target.path, recipe, &options).await
-                }
-                // A store makes plain values only; an encoded one is made here.
-                encoding => {
-                    let stored = encoding.encode(&recipe.make()?)?;
-                    store.put(&target.path, &stored, &options).await
-                }
-            }
-        };
-        generate
+        self.make(&target, recipe, options)
             .await
             .map_err(|error| self.locate(error, reference, &target))
     }
@@ -230,12 +197,86 @@ impl Resolver {
             .map_err(|error| self.locate(error, reference, &target))
     }
 
+    /// The value at a target, from its first store that answers.
+    async fn read(&self, target: &Target, options: GetOptions) -> Result<Secret> {
+        let options = options
+            .version(target.version.clone())
+            .field(target.field.clone());
+        let mut last = None;
+        for (index, name) in target.stores.iter().enumerate() {
+            match self.store(name)?.get(&target.path, &options).await {
+                Err(error) if error.kind().is_transient() => {
+                    note_move(name, target.stores.get(index + 1), &error);
+                    last = Some(error);
+                }
+                other => return decode(other?, target, name),
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::new(ErrorKind::Internal, "a route without stores")))
+    }
+
+    /// What is known of the secret at a target.
+    async fn look(&self, target: &Target, options: GetOptions) -> Result<Metadata> {
+        let options = options
+            .version(target.version.clone())
+            .field(target.field.clone());
+        self.first(target)?.stat(&target.path, &options).await
+    }
+
+    /// Writes at a target, in its encoding.
+    async fn write(
+        &self,
+        target: &Target,
+        value: &SecretBytes,
+        options: PutOptions,
+    ) -> Result<Metadata> {
+        let options = options.field(target.field.clone());
+        let stored = target.encoding.encode(value)?;
+        let store = self.first(target)?;
+        store.put(&target.path, &stored, &options).await
+    }
+
+    /// Makes a value at a target.
+    async fn make(
+        &self,
+        target: &Target,
+        recipe: &Recipe,
+        options: PutOptions,
+    ) -> Result<Metadata> {
+        let options = options.field(target.field.clone());
+        let store = self.first(target)?;
+        match target.encoding {
+            Encoding::Raw | Encoding::Text => store.generate(&target.path, recipe, &options).await,
+            // A store makes plain values only; an encoded one is made here.
+            encoding => {
+                let stored = encoding.encode(&recipe.make()?)?;
+                store.put(&target.path, &stored, &options).await
+            }
+        }
+    }
+
+    /// Every secret of every group, with the group's index.
+    async fn fetch_all(
+        &self,
+        groups: &[Group],
+        options: &GetOptions,
+    ) -> Vec<(usize, Vec<Result<Secret>>)> {
+        stream::iter(0..groups.len())
+            .map(|index| {
+                let group = &groups[index];
+                async move { (index, self.fetch(group, options).await) }
+            })
+            .buffer_unordered(CONCURRENT_GROUPS)
+            .collect()
+            .await
+    }
+
     /// Every secret of a group, from its first store that answers.
-    async fn fetch(&self, group: &Group, request: &Request) -> Vec<Result<Arc<Secret>>> {
-        let options = GetOptions::default()
+    async fn fetch(&self, group: &Group, options: &GetOptions) -> Vec<Result<Secret>> {
+        let options = options
+            .clone()
             .version(group.version.clone())
-            .field(group.field.clone())
-            .request(request.clone());
+            .field(group.field.clone());
         let mut answers: Vec<Option<Result<Secret>>> = group.targets.iter().map(|_| None).collect();
         for (index, name) in group.stores.iter().enumerate() {
             let next = group.stores.get(index + 1);
@@ -276,7 +317,7 @@ impl Resolver {
         let missing = || Error::new(ErrorKind::Internal, "a store left out an answer");
         answers
             .into_iter()
-            .map(|answer| answer.unwrap_or_else(|| Err(missing())).map(Arc::new))
+            .map(|answer| answer.unwrap_or_else(|| Err(missing())))
             .collect()
     }
 
@@ -325,12 +366,24 @@ struct Group {
 
 /// Where a target's answer will be: its group and its index there. Equal targets share it.
 fn place(groups: &mut Vec<Group>, target: Target) -> (usize, usize) {
+    let group = group(groups, &target);
+    let targets = &mut groups[group].targets;
+    let same = |t: &Target| t.path == target.path && t.encoding == target.encoding;
+    let item = targets.iter().position(same).unwrap_or_else(|| {
+        targets.push(target);
+        targets.len() - 1
+    });
+    (group, item)
+}
+
+/// The group that a target belongs to, made where there is none yet.
+fn group(groups: &mut Vec<Group>, target: &Target) -> usize {
     let fits = |group: &Group| {
         group.stores == target.stores
             && group.version == target.version
             && group.field == target.field
     };
-    let index = groups.iter().position(fits).unwrap_or_else(|| {
+    groups.iter().position(fits).unwrap_or_else(|| {
         groups.push(Group {
             stores: target.stores.clone(),
             version: target.version.clone(),
@@ -338,14 +391,7 @@ fn place(groups: &mut Vec<Group>, target: Target) -> (usize, usize) {
             targets: Vec::new(),
         });
         groups.len() - 1
-    });
-    let targets = &mut groups[index].targets;
-    let same = |t: &Target| t.path == target.path && t.encoding == target.encoding;
-    let item = targets.iter().position(same).unwrap_or_else(|| {
-        targets.push(target);
-        targets.len() - 1
-    });
-    (index, item)
+    })
 }
 
 /// The secret as its route says, from what `store` keeps.

@@ -11,8 +11,10 @@ use tempfile::TempDir;
 pub const MANY: usize = 100;
 
 pub struct Ground {
-    keyhaul: PathBuf,
+    pub keyhaul: PathBuf,
     pub bare: PathBuf,
+    pub floor: PathBuf,
+    pub load: PathBuf,
     pub minimal: PathBuf,
     pub peak: PathBuf,
     pub folder: TempDir,
@@ -36,6 +38,8 @@ impl Ground {
         let ground = Self {
             keyhaul: built("keyhaul")?,
             bare: built("keyhaul-bench-bare")?,
+            floor: built("keyhaul-bench-floor")?,
+            load: built("keyhaul-bench-load")?,
             minimal: built("keyhaul-bench-minimal")?,
             peak: built("keyhaul-bench-peak")?,
             folder,

@@ -6,6 +6,7 @@
 
 mod certificates;
 mod disk;
+mod guest;
 mod http;
 mod objects;
 mod process;
@@ -22,6 +23,7 @@ pub use certificates::Certificates;
 pub use disk::{
     Disk, PASSPHRASE, PATTERN, WRONG_PASSPHRASE, make_volume, read_command, reads_pattern,
 };
+pub use guest::guest_words;
 pub use http::PasswordServer;
 pub use objects::opened;
 pub use process::{Finished, LIMIT, Process, argv, children, environ, finish, finish_with, until};

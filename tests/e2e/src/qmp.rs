@@ -1,5 +1,6 @@
 //! A client of QEMU's monitor.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
@@ -11,6 +12,8 @@ use crate::LIMIT;
 #[derive(Debug)]
 pub struct Qmp {
     reader: BufReader<UnixStream>,
+    /// What has happened and nobody has asked for yet.
+    events: VecDeque<Value>,
 }
 
 impl Qmp {
@@ -20,6 +23,7 @@ impl Qmp {
         stream.set_read_timeout(Some(LIMIT)).expect("a time limit");
         let mut qmp = Self {
             reader: BufReader::new(stream),
+            events: VecDeque::new(),
         };
         let greeting = qmp.line();
         assert!(greeting.get("QMP").is_some(), "{greeting}");
@@ -41,12 +45,26 @@ impl Qmp {
         loop {
             let mut answer = self.line();
             if answer.get("event").is_some() {
+                self.events.push_back(answer);
                 continue;
             }
             if let Some(error) = answer.get("error") {
                 return Err(error["desc"].as_str().unwrap_or_default().to_owned());
             }
             return Ok(answer["return"].take());
+        }
+    }
+
+    /// Waits for an event of this name that `fits`, past all others: its data.
+    pub fn event(&mut self, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let mut event = match self.events.pop_front() {
+                Some(event) => event,
+                None => self.line(),
+            };
+            if event["event"] == name && fits(&event["data"]) {
+                return event["data"].take();
+            }
         }
     }
 

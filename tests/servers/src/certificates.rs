@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, date_time_ymd,
+    KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 
 /// A certificate authority of a test's own.
@@ -59,6 +59,26 @@ impl Authority {
         self.issue(params)
     }
 
+    /// A client's certificate with these URIs and no other name.
+    pub fn client_of(&self, uris: &[&str]) -> Issued {
+        self.issue(uri_params(uris))
+    }
+
+    /// The same, long expired.
+    pub fn expired_client_of(&self, uris: &[&str]) -> Issued {
+        let mut params = uri_params(uris);
+        params.not_before = date_time_ymd(2001, 1, 1);
+        params.not_after = date_time_ymd(2002, 1, 1);
+        self.issue(params)
+    }
+
+    /// The same as [`client_of`](Self::client_of), for servers: no client may use it.
+    pub fn server_of(&self, uris: &[&str]) -> Issued {
+        let mut params = uri_params(uris);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue(params)
+    }
+
     fn issue(&self, mut params: CertificateParams) -> Issued {
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -96,6 +116,14 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) {
         .open(path);
     file.and_then(|mut file| file.write_all(bytes))
         .expect("written");
+}
+
+fn uri_params(uris: &[&str]) -> CertificateParams {
+    let mut params = named("client", &[]);
+    let uri = |uri: &&str| SanType::URI((*uri).try_into().expect("ASCII"));
+    params.subject_alt_names = uris.iter().map(uri).collect();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
 }
 
 fn named(name: &str, names: &[&str]) -> CertificateParams {

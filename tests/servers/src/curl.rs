@@ -1,8 +1,8 @@
 //! Requests to a server under test by curl: a client that shares no code with the product.
 
 use std::io::Write;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -59,6 +59,27 @@ impl Curl {
         Ok(Reply { status, json })
     }
 
+    /// The program that asks, with what it is told in a file of this folder: to be watched, or killed.
+    pub(crate) fn asking(
+        &self,
+        folder: &Path,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Command {
+        let settings = self.settings(method, path, headers, body);
+        let mut file = tempfile::Builder::new()
+            .prefix("curl-")
+            .tempfile_in(folder)
+            .expect("a file");
+        file.write_all(settings.as_bytes()).expect("written");
+        let (_, file) = file.keep().expect("it stays");
+        let mut command = Command::new("curl");
+        command.arg("--config").arg(file);
+        command
+    }
+
     /// Asks several things over one connection: the statuses, in order.
     pub(crate) fn ask_all(
         &self,
@@ -66,6 +87,29 @@ impl Curl {
         headers: &[(&str, &str)],
         asked: &[(String, Value)],
     ) -> Result<Vec<u16>, String> {
+        let (output, failed) = self.all(method, headers, asked);
+        match failed {
+            Some(words) => Err(words),
+            None => Ok(output),
+        }
+    }
+
+    /// The same of a server that may go away meanwhile: 0 stands for no answer.
+    pub(crate) fn try_all(
+        &self,
+        method: &str,
+        headers: &[(&str, &str)],
+        asked: &[(String, Value)],
+    ) -> Vec<u16> {
+        self.all(method, headers, asked).0
+    }
+
+    fn all(
+        &self,
+        method: &str,
+        headers: &[(&str, &str)],
+        asked: &[(String, Value)],
+    ) -> (Vec<u16>, Option<String>) {
         let settings = asked
             .iter()
             .map(|(path, body)| {
@@ -73,9 +117,13 @@ impl Curl {
             })
             .collect::<Vec<_>>()
             .join("next\n");
-        let output = run(&settings)?;
-        let status = |line: &str| line.parse().map_err(|_| format!("no status: {line}"));
-        output.split_whitespace().map(status).collect()
+        let output = output(&settings);
+        let statuses = String::from_utf8_lossy(&output.stdout)
+            .split_whitespace()
+            .map(|line| line.parse().expect("a status"))
+            .collect();
+        let words = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        (statuses, (!output.status.success()).then(words))
     }
 
     fn settings(
@@ -114,6 +162,15 @@ impl Curl {
 }
 
 fn run(settings: &str) -> Result<String, String> {
+    let output = output(settings);
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+fn output(settings: &str) -> Output {
     let mut curl = Command::new("curl")
         .args(["--config", "-"])
         .stdin(Stdio::piped())
@@ -124,12 +181,7 @@ fn run(settings: &str) -> Result<String, String> {
     let mut input = curl.stdin.take().expect("piped above");
     input.write_all(settings.as_bytes()).expect("curl reads");
     drop(input);
-    let output = curl.wait_with_output().expect("curl ends");
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
-    }
+    curl.wait_with_output().expect("curl ends")
 }
 
 fn quoted(text: &str) -> String {

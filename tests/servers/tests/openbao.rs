@@ -95,3 +95,15 @@ fn a_frozen_server_goes_on_where_it_stood() {
     });
     assert!(started.elapsed() >= Duration::from_millis(200));
 }
+
+#[test]
+fn an_audited_server_writes_down_what_it_was_asked() {
+    let server = Setup::tls().audited().start();
+    server.kv("apps", 2);
+    let secret = json!({"data": {"value": "x"}});
+    server.write("apps/data/written", &secret);
+    let audit = std::fs::read_to_string(server.folder().join("audit.log")).expect("the audit");
+    let about = |path: &str| audit.lines().any(|line| line.contains(path));
+    assert!(about("apps/data/written"));
+    assert!(!about("apps/data/never"));
+}

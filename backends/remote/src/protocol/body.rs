@@ -515,6 +515,19 @@ impl Role {
     }
 }
 
+impl TicketState {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Undecided => "undecided",
+            Self::Committed => "committed",
+            Self::Aborted => "aborted",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 impl<T> From<Result<T>> for Outcome<T> {
     fn from(result: Result<T>) -> Self {
         match result {

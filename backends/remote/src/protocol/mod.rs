@@ -5,53 +5,58 @@
 //! (RFC 9457). Values are [sealed](seal) to a key of the process that asks.
 
 mod body;
+mod openapi;
 mod problem;
 pub mod seal;
 
 pub use body::*;
+pub use openapi::OPENAPI;
 pub use problem::{MEDIA_TYPE, Problem};
 
 /// The paths of version 1.
 pub mod path {
-    /// Who asks, what they may do, what the limits are (GET).
+    /// Who asks, what they may do, what the limits are (GET; [`ServiceAnswer`](super::ServiceAnswer)).
     pub const SERVICE: &str = "/v1/service";
     /// The interface's description (GET).
     pub const OPENAPI: &str = "/v1/openapi.json";
-    /// Reads values, many at once (POST).
+    /// Reads values, many at once (POST [`ReadRequest`](super::ReadRequest); [`ReadAnswer`](super::ReadAnswer)).
     pub const READ: &str = "/v1/secrets/read";
-    /// Reads metadata (POST).
+    /// Reads metadata (POST [`StatRequest`](super::StatRequest); [`StatAnswer`](super::StatAnswer)).
     pub const STAT: &str = "/v1/secrets/stat";
-    /// Writes a value (POST).
+    /// Writes a value (POST [`WriteRequest`](super::WriteRequest); [`Stat`](super::Stat)).
     pub const WRITE: &str = "/v1/secrets/write";
-    /// Has a value made (POST).
+    /// Has a value made (POST [`GenerateRequest`](super::GenerateRequest); [`Stat`](super::Stat)).
     pub const GENERATE: &str = "/v1/secrets/generate";
-    /// Deletes a secret (POST).
+    /// Deletes a secret (POST [`DeleteRequest`](super::DeleteRequest); [`DeleteAnswer`](super::DeleteAnswer)).
     pub const DELETE: &str = "/v1/secrets/delete";
-    /// Brings a deleted secret back, within the window (POST).
+    /// Brings a deleted secret back, within the window (POST [`RestoreRequest`](super::RestoreRequest); [`Stat`](super::Stat)).
     pub const RESTORE: &str = "/v1/secrets/restore";
-    /// Lists names (GET).
+    /// Lists names (GET; [`ListAnswer`](super::ListAnswer)).
     pub const SECRETS: &str = "/v1/secrets";
-    /// Lists grants (GET), or grants (POST).
+    /// Lists grants (GET; [`GrantsAnswer`](super::GrantsAnswer)), or grants (POST
+    /// [`GrantRequest`](super::GrantRequest); [`Grant`](super::Grant)).
     pub const GRANTS: &str = "/v1/grants";
-    /// Revokes a grant (POST).
+    /// Revokes a grant (POST [`RevokeRequest`](super::RevokeRequest); [`RevokeAnswer`](super::RevokeAnswer)).
     pub const REVOKE: &str = "/v1/grants/revoke";
-    /// Which nodes can read a secret (GET).
+    /// Which nodes can read a secret (GET; [`GrantsAnswer`](super::GrantsAnswer)).
     pub const WHO_CAN: &str = "/v1/who-can";
-    /// What a node can read (GET).
+    /// What a node can read (GET; [`GrantsAnswer`](super::GrantsAnswer)).
     pub const WHAT_CAN: &str = "/v1/what-can";
-    /// Lists tickets (GET), or begins a migration (POST).
+    /// Lists tickets (GET; [`TicketsAnswer`](super::TicketsAnswer)), or begins a migration (POST
+    /// [`BeginRequest`](super::BeginRequest); [`Ticket`](super::Ticket)).
     pub const MIGRATIONS: &str = "/v1/migrations";
-    /// Ends a migration at its target (POST).
+    /// Ends a migration at its target (POST [`EndRequest`](super::EndRequest); [`Ticket`](super::Ticket)).
     pub const COMMIT: &str = "/v1/migrations/commit";
-    /// Ends a migration at its source (POST).
+    /// Ends a migration at its source (POST [`EndRequest`](super::EndRequest); [`Ticket`](super::Ticket)).
     pub const ABORT: &str = "/v1/migrations/abort";
-    /// Lists nodes (GET).
+    /// Lists nodes (GET; [`NodesAnswer`](super::NodesAnswer)).
     pub const NODES: &str = "/v1/nodes";
-    /// Takes everything from a node, and says what it has fetched (POST).
+    /// Takes everything from a node, and says what it has fetched (POST
+    /// [`NodeRequest`](super::NodeRequest); [`QuarantineAnswer`](super::QuarantineAnswer)).
     pub const QUARANTINE: &str = "/v1/nodes/quarantine";
-    /// Lets a node be granted again (POST).
+    /// Lets a node be granted again (POST [`NodeRequest`](super::NodeRequest); [`Node`](super::Node)).
     pub const RELEASE: &str = "/v1/nodes/release";
-    /// The audit's records (GET).
+    /// The audit's records (GET; [`AuditAnswer`](super::AuditAnswer)).
     pub const AUDIT: &str = "/v1/audit";
 }
 

@@ -103,6 +103,14 @@ impl Recipient {
         })
     }
 
+    /// The holder of a key that a test knows.
+    #[cfg(test)]
+    pub(super) fn of(private: &[u8]) -> Self {
+        let private = PrivateKey::from_bytes(private).expect("a private key");
+        let public = Base64::encode_string(&X25519HkdfSha256::sk_to_pk(&private).to_bytes());
+        Self { private, public }
+    }
+
     /// The public key in base64.
     pub fn public(&self) -> &str {
         &self.public

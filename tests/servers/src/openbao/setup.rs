@@ -27,6 +27,7 @@ pub enum Certificate {
 pub struct Setup {
     tls: Option<Certificate>,
     client_certificates: bool,
+    audited: bool,
     unix_socket: bool,
     node: Option<String>,
     authority: Option<Arc<Authority>>,
@@ -50,6 +51,12 @@ impl Setup {
     /// Every connection must show a client certificate of the server's authority.
     pub fn require_client_certificates(mut self) -> Self {
         self.client_certificates = true;
+        self
+    }
+
+    /// Every request is written to a file, as OpenBao does it: `audit.log` in its folder.
+    pub fn audited(mut self) -> Self {
+        self.audited = true;
         self
     }
 
@@ -127,12 +134,16 @@ impl Setup {
         let storage = root.join("raft");
         fs::create_dir(&storage).expect("a folder");
         let node = self.node.as_deref().unwrap_or("node");
-        let settings = json!({
+        let mut settings = json!({
             "storage": {"raft": {"path": storage, "node_id": node, "performance_multiplier": 1}},
             "listener": self.listeners(&server, port, cluster_port),
             "api_addr": address,
             "cluster_addr": format!("https://127.0.0.1:{cluster_port}"),
         });
+        if self.audited {
+            let options = json!({"file_path": root.join("audit.log")});
+            settings["audit"] = json!([{"type": "file", "path": "file", "options": options}]);
+        }
         server.arguments = vec!["server".to_owned(), configure(&root, &settings)];
         server
     }

@@ -1,0 +1,155 @@
+//! Reading: many at once, opened where they are bound to what was asked.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use base64ct::{Base64, Encoding as _};
+use keyhaul_core::{Error, ErrorKind, Request, Result, Secret, random};
+
+use super::RemoteStore;
+use super::call::Call;
+use super::wire::{Failure, Link};
+use crate::protocol::seal::{Binding, Purpose, Receiver, Recipient};
+use crate::protocol::{Outcome, ReadAnswer, ReadItem, ReadRequest, SealedValue, limit, path};
+
+/// How many servers' keys are kept agreed on: one for each connection that they have with us.
+const RECEIVERS: usize = 64;
+
+/// What answers are opened with.
+#[derive(Default)]
+pub(super) struct Sealing {
+    /// Our key, made for the first read.
+    recipient: Option<Arc<Recipient>>,
+    /// Agreements by their `enc`, the one used last at the end.
+    receivers: VecDeque<(String, Arc<Receiver>)>,
+}
+
+impl RemoteStore {
+    /// Reads `items`, at most [`limit::BATCH`], in one request.
+    pub(super) async fn read(
+        &self,
+        items: &[ReadItem],
+        request: &Request,
+    ) -> Result<Vec<Result<Secret>>> {
+        let recipient = self.recipient()?;
+        let mut nonce = [0; 16];
+        random::fill(&mut nonce)?;
+        let body = ReadRequest {
+            key: recipient.public().to_owned(),
+            nonce: Base64::encode_string(&nonce),
+            items: items.to_vec(),
+        };
+        let call = Call::post(path::READ, &body, request)?;
+        let (call, body, recipient) = (&call, &body, &recipient);
+        self.0
+            .pool
+            .run(request, true, |link, until| async move {
+                let answer: ReadAnswer = link.send(call, until).await?;
+                self.opened(&link, recipient, body, answer)
+                    .map_err(Failure::never)
+            })
+            .await
+    }
+
+    fn opened(
+        &self,
+        link: &Link,
+        recipient: &Recipient,
+        asked: &ReadRequest,
+        answer: ReadAnswer,
+    ) -> Result<Vec<Result<Secret>>> {
+        if answer.items.len() != asked.items.len() {
+            return Err(link.foreign("more or fewer answers than were asked for"));
+        }
+        let opener = self
+            .receiver(recipient, &answer.enc)?
+            .opener(Purpose::Read, &answer.salt)?;
+        let open = |index: usize, item: &ReadItem, sealed: SealedValue| {
+            let binding = Binding {
+                client: &link.identity.certificate,
+                nonce: &asked.nonce,
+                secret: &item.secret,
+                version: item.version.as_deref(),
+                field: item.field.as_deref(),
+            };
+            let value = opener.open(&binding, index, &sealed.value)?;
+            Ok(Secret::new(value, sealed.metadata.metadata()?))
+        };
+        let pairs = asked.items.iter().zip(answer.items).enumerate();
+        let opened = pairs.map(|(index, (item, outcome))| match outcome {
+            Outcome::Problem { problem } => Err(problem.error()),
+            Outcome::Done(sealed) => open(index, item, sealed),
+        });
+        Ok(opened.collect())
+    }
+
+    /// Reads `items` in as few requests as they need.
+    pub(super) async fn read_all(
+        &self,
+        items: &[ReadItem],
+        request: &Request,
+    ) -> Vec<Result<Secret>> {
+        let mut answers = Vec::with_capacity(items.len());
+        for batch in items.chunks(limit::BATCH) {
+            match self.read(batch, request).await {
+                Err(error) => answers.extend(batch.iter().map(|_| Err(error.duplicate()))),
+                Ok(answered) => {
+                    for (item, answer) in batch.iter().zip(answered) {
+                        answers.push(self.alone(batch, item, answer, request).await);
+                    }
+                }
+            }
+        }
+        answers
+    }
+
+    /// `answer`, or where there was no room for it among others, what is answered to it alone.
+    async fn alone(
+        &self,
+        batch: &[ReadItem],
+        item: &ReadItem,
+        answer: Result<Secret>,
+        request: &Request,
+    ) -> Result<Secret> {
+        let crowded = |error: &Error| error.kind() == ErrorKind::TooLarge && batch.len() > 1;
+        if !answer.as_ref().is_err_and(crowded) {
+            return answer;
+        }
+        let mut alone = self.read(std::slice::from_ref(item), request).await?;
+        alone.pop().unwrap_or(answer)
+    }
+
+    /// The key that answers are sealed to: one for the life of this store.
+    fn recipient(&self) -> Result<Arc<Recipient>> {
+        let mut sealing = self.sealing();
+        if let Some(recipient) = &sealing.recipient {
+            return Ok(Arc::clone(recipient));
+        }
+        let made = Arc::new(Recipient::new()?);
+        sealing.recipient = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// What opens the answers under `enc`. A server keeps to one for a connection.
+    fn receiver(&self, recipient: &Recipient, enc: &str) -> Result<Arc<Receiver>> {
+        let mut sealing = self.sealing();
+        let known = sealing.receivers.iter().position(|(known, _)| known == enc);
+        let entry = match known.and_then(|index| sealing.receivers.remove(index)) {
+            Some(entry) => entry,
+            None => (enc.to_owned(), Arc::new(recipient.meet(enc)?)),
+        };
+        let receiver = Arc::clone(&entry.1);
+        sealing.receivers.push_back(entry);
+        if sealing.receivers.len() > RECEIVERS {
+            sealing.receivers.pop_front();
+        }
+        Ok(receiver)
+    }
+
+    fn sealing(&self) -> MutexGuard<'_, Sealing> {
+        self.0
+            .sealing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,227 @@
+//! All that a key service does besides being a store.
+
+use std::fmt;
+use std::sync::Arc;
+
+use keyhaul_core::{Descriptor, Request, Result, StoreConfig};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::RemoteStore;
+use super::call::Call;
+use super::config::Settings;
+use super::pool::Pool;
+use super::wire::Failure;
+use crate::protocol::{
+    AuditAnswer, BeginRequest, DeleteAnswer, DeleteRequest, EndRequest, Grant, GrantRequest,
+    GrantsAnswer, Node, NodeRequest, NodesAnswer, QuarantineAnswer, RestoreRequest, RevokeAnswer,
+    RevokeRequest, ServiceAnswer, Stat, Ticket, TicketState, TicketsAnswer, path,
+};
+
+/// A key service, as managers and operators use it. Cheap to clone: clones share connections.
+///
+/// Every method's errors are the service's own, or `Unavailable` and `Timeout` where no server can
+/// be reached, `InvalidConfig` where certificates are not what they must be, `Unauthenticated` where
+/// the service does not know ours.
+#[derive(Clone)]
+pub struct Service {
+    descriptor: Descriptor,
+    pool: Arc<Pool>,
+}
+
+/// Which part of a long answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paging {
+    /// At most this many entries; the service may give fewer.
+    pub limit: Option<usize>,
+    /// Where the page before ended: its `next`.
+    pub after: Option<String>,
+}
+
+impl Service {
+    /// The service of a store of the policy. Does no I/O.
+    ///
+    /// # Errors
+    /// `InvalidConfig` with the option and the rule.
+    pub fn open(config: &StoreConfig) -> Result<Self> {
+        let settings = Settings::new(config)?;
+        let location = format!("{}://{}", super::config::SCHEME, settings.addresses[0]);
+        Ok(Self {
+            descriptor: Descriptor::new(&config.name, super::config::SCHEME, location),
+            pool: Arc::new(Pool::new(&settings)),
+        })
+    }
+
+    /// The store that the service is to those who read and write, over the same connections.
+    pub fn store(&self) -> RemoteStore {
+        RemoteStore::of(self.descriptor.clone(), Arc::clone(&self.pool))
+    }
+
+    /// What may be printed of it.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// Who we are there, and what we may do.
+    pub async fn service(&self, request: &Request) -> Result<ServiceAnswer> {
+        self.ask(Call::get(path::SERVICE, request)).await
+    }
+
+    /// Grants a scope to a node. The same again changes nothing.
+    pub async fn grant(&self, body: &GrantRequest, request: &Request) -> Result<Grant> {
+        self.tell(path::GRANTS, body, request, true).await
+    }
+
+    /// Takes a grant away, from the next request of the node on.
+    pub async fn revoke(&self, body: &RevokeRequest, request: &Request) -> Result<RevokeAnswer> {
+        self.tell(path::REVOKE, body, request, true).await
+    }
+
+    /// Grants, of a scope, of a node, of both or all.
+    pub async fn grants(
+        &self,
+        scope: Option<&str>,
+        node: Option<&str>,
+        page: &Paging,
+        request: &Request,
+    ) -> Result<GrantsAnswer> {
+        let call = Call::get(path::GRANTS, request)
+            .query("scope", scope)
+            .query("node", node);
+        self.ask(page.of(call)).await
+    }
+
+    /// Which nodes can read `SCOPE/NAME`.
+    pub async fn who_can(&self, secret: &str, request: &Request) -> Result<GrantsAnswer> {
+        let call = Call::get(path::WHO_CAN, request).query("secret", Some(secret));
+        self.ask(call).await
+    }
+
+    /// What a node can read.
+    pub async fn what_can(&self, node: &str, request: &Request) -> Result<GrantsAnswer> {
+        let call = Call::get(path::WHAT_CAN, request).query("node", Some(node));
+        self.ask(call).await
+    }
+
+    /// Begins a migration. Beginning the same again gives the same ticket.
+    pub async fn begin(&self, body: &BeginRequest, request: &Request) -> Result<Ticket> {
+        self.tell(path::MIGRATIONS, body, request, true).await
+    }
+
+    /// Ends a migration at its target.
+    pub async fn commit(&self, body: &EndRequest, request: &Request) -> Result<Ticket> {
+        self.tell(path::COMMIT, body, request, true).await
+    }
+
+    /// Ends a migration at its source.
+    pub async fn abort(&self, body: &EndRequest, request: &Request) -> Result<Ticket> {
+        self.tell(path::ABORT, body, request, true).await
+    }
+
+    /// Migrations, of a scope, in a state, or all.
+    pub async fn tickets(
+        &self,
+        scope: Option<&str>,
+        state: Option<TicketState>,
+        page: &Paging,
+        request: &Request,
+    ) -> Result<TicketsAnswer> {
+        let call = Call::get(path::MIGRATIONS, request)
+            .query("scope", scope)
+            .query("state", state.map(TicketState::name));
+        self.ask(page.of(call)).await
+    }
+
+    /// Takes everything from a node, and says what it has fetched.
+    pub async fn quarantine(&self, node: &str, request: &Request) -> Result<QuarantineAnswer> {
+        let node = node.to_owned();
+        self.tell(path::QUARANTINE, &NodeRequest { node }, request, true)
+            .await
+    }
+
+    /// Lets a node be granted again.
+    pub async fn release(&self, node: &str, request: &Request) -> Result<Node> {
+        let node = node.to_owned();
+        self.tell(path::RELEASE, &NodeRequest { node }, request, true)
+            .await
+    }
+
+    /// Nodes that ever held a grant, or fetched something.
+    pub async fn nodes(&self, page: &Paging, request: &Request) -> Result<NodesAnswer> {
+        self.ask(page.of(Call::get(path::NODES, request))).await
+    }
+
+    /// Deletes a secret, and says until when it can be brought back.
+    pub async fn delete(&self, body: &DeleteRequest, request: &Request) -> Result<DeleteAnswer> {
+        self.tell(path::DELETE, body, request, true).await
+    }
+
+    /// Brings a deleted secret back.
+    pub async fn restore(&self, body: &RestoreRequest, request: &Request) -> Result<Stat> {
+        self.tell(path::RESTORE, body, request, false).await
+    }
+
+    /// The audit's records after the one of that number, the oldest first.
+    pub async fn audit(
+        &self,
+        after: Option<u64>,
+        limit: Option<usize>,
+        request: &Request,
+    ) -> Result<AuditAnswer> {
+        let text = |number: u64| number.to_string();
+        let limit = limit.map(|limit| limit.to_string());
+        let call = Call::get(path::AUDIT, request)
+            .query("after", after.map(text).as_deref())
+            .query("limit", limit.as_deref());
+        self.ask(call).await
+    }
+
+    async fn tell<T: DeserializeOwned + Send>(
+        &self,
+        path: &'static str,
+        body: &impl Serialize,
+        request: &Request,
+        repeatable: bool,
+    ) -> Result<T> {
+        send(
+            &self.pool,
+            &Call::post(path, body, request)?,
+            request,
+            repeatable,
+        )
+        .await
+    }
+
+    async fn ask<T: DeserializeOwned + Send>(&self, call: Call<'_>) -> Result<T> {
+        let request = call.request();
+        send(&self.pool, &call, request, true).await
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Service({})", self.descriptor)
+    }
+}
+
+impl Paging {
+    fn of<'a>(&self, call: Call<'a>) -> Call<'a> {
+        let limit = self.limit.map(|limit| limit.to_string());
+        call.query("limit", limit.as_deref())
+            .query("after", self.after.as_deref())
+    }
+}
+
+/// Sends a request whose answer does not depend on which server is asked.
+pub(super) async fn send<T: DeserializeOwned + Send>(
+    pool: &Pool,
+    call: &Call<'_>,
+    request: &Request,
+    repeatable: bool,
+) -> Result<T> {
+    pool.run(request, repeatable, |link, until| async move {
+        let answer: Result<T, Failure> = link.send(call, until).await;
+        answer
+    })
+    .await
+}

@@ -1,0 +1,240 @@
+//! One request on its way: who asks what, under which id, until when; and its trace in the audit.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+use keyhaul_core::{Error, ErrorKind, IdempotencyId, Reference, Request, Result};
+use serde::Serialize;
+
+use super::audit::Entry;
+use super::connection::Connection;
+use super::failure::{internal, invalid, of_store, reason, refused};
+use super::guard::Operation;
+use super::identity::Identity;
+use super::{Live, Shared};
+use crate::protocol::Role;
+
+/// The outcome of a change that has only begun.
+const BEGIN: &str = "begin";
+/// The scope that is each node's own.
+const HOST: &str = "@host";
+
+/// A request whose holder is known and may ask such things.
+pub(super) struct Call {
+    pub(super) connection: Arc<Connection>,
+    pub(super) live: Arc<Live>,
+    pub(super) identity: Arc<Identity>,
+    pub(super) id: Arc<str>,
+    pub(super) operation: Operation,
+    pub(super) deadline: Instant,
+    pub(super) idempotency: Option<IdempotencyId>,
+}
+
+impl Call {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.connection.shared
+    }
+
+    /// Who asks, for the store.
+    pub(super) fn request(&self) -> Request {
+        Request::default()
+            .id(Some(Arc::clone(&self.id)))
+            .actor(Some(Arc::clone(&self.identity.uri)))
+            .deadline(Some(self.deadline))
+    }
+
+    /// What a store answers, within the caller's patience.
+    pub(super) async fn ask<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        match tokio::time::timeout_at(self.deadline.into(), answer).await {
+            Ok(answer) => answer.map_err(of_store),
+            Err(_) => Err(late()),
+        }
+    }
+
+    /// The secret that the caller means by `text`: `SCOPE/NAME`, and nothing after it.
+    ///
+    /// # Errors
+    /// `InvalidReference` with the rule.
+    pub(super) fn secret(&self, text: &str) -> Result<Reference> {
+        let reference = Reference::parse(text)?;
+        if reference.subject() != text {
+            return Err(invalid(
+                "a secret is named SCOPE/NAME here; a version or a field has a key of its own",
+            ));
+        }
+        if reference.scope() != HOST {
+            return Ok(reference);
+        }
+        if self.identity.role != Role::Node {
+            return Err(of_node());
+        }
+        Reference::parse(&format!(
+            "{HOST}.{}/{}",
+            self.identity.name,
+            reference.name()
+        ))
+    }
+
+    /// A scope that the caller names.
+    ///
+    /// # Errors
+    /// `InvalidReference` with the rule.
+    pub(super) fn scope(&self, scope: &str) -> Result<()> {
+        if scope == HOST {
+            return Err(of_node());
+        }
+        let reference = Reference::parse(&format!("{scope}/x"))?;
+        if reference.scope() == scope {
+            Ok(())
+        } else {
+            Err(invalid("a scope is one segment"))
+        }
+    }
+
+    /// Lets the call pass where the role reaches `scope`; otherwise says no, and the audit why.
+    ///
+    /// # Errors
+    /// `PermissionDenied`.
+    pub(super) async fn reach(&self, scope: &str, entry: &Entry) -> Result<()> {
+        if self.identity.covers(scope) {
+            return Ok(());
+        }
+        self.deny(entry.clone(), "the role does not cover the scope")
+            .await
+    }
+
+    /// As [`reach`](Self::reach), for what is about all scopes.
+    ///
+    /// # Errors
+    /// `PermissionDenied`.
+    pub(super) async fn reach_all(&self, entry: &Entry) -> Result<()> {
+        if self.identity.covers_all() {
+            return Ok(());
+        }
+        self.deny(entry.clone(), "the role does not cover all scopes")
+            .await
+    }
+
+    /// Says no, and the audit why.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, always; `Internal` where the audit cannot be written.
+    pub(super) async fn deny<T>(&self, mut entry: Entry, reason: &'static str) -> Result<T> {
+        let error = refused();
+        entry.outcome = error.kind().name();
+        entry.reason = Some(Cow::Borrowed(reason));
+        self.record(vec![entry]).await?;
+        Err(error)
+    }
+
+    /// A record of this call about `subject`.
+    pub(super) fn entry(&self, subject: Option<String>) -> Entry {
+        Entry {
+            request: Arc::clone(&self.id),
+            actor: Arc::clone(&self.identity.uri),
+            role: Some(self.identity.role),
+            peer: Arc::clone(&self.connection.peer),
+            operation: self.operation.name(),
+            subject,
+            node: None,
+            outcome: Entry::OK,
+            reason: None,
+            version: None,
+            epoch: None,
+            migration: None,
+        }
+    }
+
+    /// Writes records down, durably.
+    ///
+    /// # Errors
+    /// `Internal`: then nothing may be done or told.
+    pub(super) async fn record(&self, entries: Vec<Entry>) -> Result<u64> {
+        self.shared().record(entries).await
+    }
+
+    /// The answer to what only looks: told once the audit has it.
+    ///
+    /// # Errors
+    /// The result's own, or `Internal`.
+    pub(super) async fn looked<T: Serialize>(
+        &self,
+        mut entry: Entry,
+        result: Result<T>,
+    ) -> Result<Vec<u8>> {
+        if let Err(error) = &result {
+            fail(&mut entry, error);
+        }
+        self.record(vec![entry]).await?;
+        json(&result?)
+    }
+
+    /// Has `change` made: recorded before it begins and when it is done, and carried to its end
+    /// although the caller may be gone. `note` completes the record.
+    ///
+    /// # Errors
+    /// The change's own, or `Internal`.
+    pub(super) async fn changed<T, F>(
+        self: &Arc<Self>,
+        entry: Entry,
+        change: F,
+        note: impl FnOnce(&T, &mut Entry) + Send + 'static,
+    ) -> Result<Vec<u8>>
+    where
+        T: Serialize + Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let room = Arc::clone(&self.shared().changes).acquire_owned().await;
+        let room = room.map_err(|_| internal("the service ends"))?;
+        let call = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let _room = room;
+            let mut begun = entry.clone();
+            begun.outcome = BEGIN;
+            call.record(vec![begun]).await?;
+            let result = AssertUnwindSafe(change).catch_unwind().await;
+            let result = result.unwrap_or_else(|_| Err(internal("a defect of the service")));
+            let mut done = entry;
+            match &result {
+                Ok(answer) => note(answer, &mut done),
+                Err(error) => fail(&mut done, error),
+            }
+            call.record(vec![done]).await?;
+            result
+        });
+        let result = task.await;
+        json(&result.unwrap_or_else(|_| Err(internal("a defect of the service")))?)
+    }
+}
+
+/// Makes a record one of a failure.
+pub(super) fn fail(entry: &mut Entry, error: &Error) {
+    entry.outcome = error.kind().name();
+    entry.reason = Some(Cow::Owned(reason(error)));
+}
+
+/// An answer's body.
+///
+/// # Errors
+/// `Internal` where it is none.
+pub(super) fn json(answer: &impl Serialize) -> Result<Vec<u8>> {
+    let mut body = Vec::with_capacity(512);
+    serde_json::to_writer(&mut body, answer)
+        .map_err(|error| internal("the answer cannot be written").with_source(error))?;
+    Ok(body)
+}
+
+pub(super) fn late() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "the service's store did not answer in time",
+    )
+}
+
+fn of_node() -> Error {
+    invalid("`@host` is the asking node's own scope; a node's scope is named @host.NODE")
+}

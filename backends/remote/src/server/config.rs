@@ -1,0 +1,396 @@
+//! The server's configuration: one TOML file, every error with its place.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use keyhaul_core::registry::parse_duration;
+use keyhaul_core::{Error, ErrorKind, Result};
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::identity::{Roles, Rule};
+use crate::protocol::Role;
+
+/// The largest configuration that is read.
+const MAX_FILE: u64 = 1024 * 1024;
+/// The longest window in which what is deleted can be restored.
+const MAX_WINDOW: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// The most connections that can be configured.
+const MAX_CONNECTIONS: usize = 100_000;
+
+/// What a server needs to know, beside the store it serves.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// The policy behind it: whoever opens the store reads it.
+    pub policy: Option<PathBuf>,
+    /// The file of grants, tickets and what was fetched.
+    pub state: PathBuf,
+    /// The file of the audit.
+    pub audit: PathBuf,
+    /// For how long what is deleted can be brought back; zero: not at all.
+    pub delete_window: Duration,
+    /// Certificates.
+    pub tls: TlsFiles,
+    /// Who may do what.
+    pub roles: Roles,
+    /// How much, and how long.
+    pub limits: Limits,
+}
+
+/// The files of TLS, all of them PEM.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TlsFiles {
+    /// The server's certificate, followed by those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its key, which only its owner can read.
+    pub key: PathBuf,
+    /// The authorities whose certificates clients show.
+    pub client_ca: PathBuf,
+    /// What these authorities have revoked. Where there is such a file, every authority in a
+    /// client's chain needs its list in it: a certificate of which nothing is known is refused.
+    pub crl: Option<PathBuf>,
+}
+
+/// How much the server takes on, and how long it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Connections that have shown a certificate.
+    pub connections: usize,
+    /// How long a handshake may take.
+    pub handshake: Duration,
+    /// How long a body may take to arrive.
+    pub body: Duration,
+    /// How long a connection may stay without a request; with HTTP/1.1, how long a head may take
+    /// to arrive, too.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            handshake: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            idle: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads a configuration file. Relative paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// `InvalidConfig` with the place and what is known there.
+    pub fn load(path: &Path) -> Result<Self> {
+        let what = || format!("the configuration {}", path.display());
+        let unreadable = |error| {
+            Error::new(ErrorKind::InvalidConfig, what() + " cannot be read").with_source(error)
+        };
+        let size = std::fs::metadata(path).map_err(unreadable)?;
+        if !size.is_file() || size.len() > MAX_FILE {
+            let rule = what() + " is not a file of at most 1 MiB";
+            return Err(Error::new(ErrorKind::InvalidConfig, rule));
+        }
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let mut settings = Self::parse(&path.display().to_string(), &text)?;
+        if let Some(folder) = path.parent() {
+            settings.below(folder);
+        }
+        Ok(settings)
+    }
+
+    /// Reads a configuration from its text; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn parse(name: &str, text: &str) -> Result<Self> {
+        let document = Document { name, text };
+        let written: Written = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            document.refuse(at, error.message().replace('\n', ", "))
+        })?;
+        document.settings(written)
+    }
+
+    fn below(&mut self, folder: &Path) {
+        let tls = &mut self.tls;
+        let paths = [&mut self.state, &mut self.audit].into_iter();
+        let paths = paths.chain(&mut self.policy).chain(&mut tls.crl);
+        for path in paths.chain([&mut tls.certificate, &mut tls.key, &mut tls.client_ca]) {
+            *path = folder.join(&*path);
+        }
+    }
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Written {
+    version: Spanned<i64>,
+    listen: Spanned<Vec<Spanned<String>>>,
+    policy: Option<PathBuf>,
+    state: PathBuf,
+    audit: PathBuf,
+    delete_window: Option<Spanned<String>>,
+    tls: WrittenTls,
+    #[serde(default)]
+    roles: Vec<Spanned<WrittenRole>>,
+    #[serde(default)]
+    limits: WrittenLimits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct WrittenTls {
+    certificate: PathBuf,
+    key: PathBuf,
+    client_ca: PathBuf,
+    crl: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct WrittenRole {
+    uri: Spanned<String>,
+    role: Role,
+    scopes: Option<Vec<Spanned<String>>>,
+    name: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct WrittenLimits {
+    connections: Option<Spanned<i64>>,
+    handshake: Option<Spanned<String>>,
+    body: Option<Spanned<String>>,
+    idle: Option<Spanned<String>>,
+}
+
+#[derive(Clone, Copy)]
+struct Document<'a> {
+    name: &'a str,
+    text: &'a str,
+}
+
+impl Document<'_> {
+    fn settings(self, written: Written) -> Result<Settings> {
+        if *written.version.get_ref() != 1 {
+            let rule = format!(
+                "configuration version {} is not known; known is: 1",
+                written.version.get_ref()
+            );
+            return Err(self.refuse(written.version.span().start, rule));
+        }
+        let tls = written.tls;
+        Ok(Settings {
+            listen: self.listen(&written.listen)?,
+            policy: written.policy,
+            state: written.state,
+            audit: written.audit,
+            delete_window: match &written.delete_window {
+                None => Duration::from_secs(7 * 24 * 3600),
+                Some(text) => self.duration(text, Duration::ZERO, MAX_WINDOW)?,
+            },
+            tls: TlsFiles {
+                certificate: tls.certificate,
+                key: tls.key,
+                client_ca: tls.client_ca,
+                crl: tls.crl,
+            },
+            roles: self.roles(&written.roles)?,
+            limits: self.limits(&written.limits)?,
+        })
+    }
+
+    fn listen(self, listen: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<SocketAddr>> {
+        if listen.get_ref().is_empty() {
+            let rule = "`listen` names one address at least";
+            return Err(self.refuse(listen.span().start, rule));
+        }
+        let mut seen = HashSet::new();
+        let mut addresses = Vec::new();
+        for text in listen.get_ref() {
+            let address: SocketAddr = text.get_ref().parse().map_err(|_| {
+                let rule = "an address is IP:PORT, as 127.0.0.1:8443 or [::]:8443";
+                self.refuse(text.span().start, rule)
+            })?;
+            if !seen.insert(address) && address.port() != 0 {
+                return Err(self.refuse(text.span().start, format!("{address} is named twice")));
+            }
+            addresses.push(address);
+        }
+        Ok(addresses)
+    }
+
+    fn roles(self, written: &[Spanned<WrittenRole>]) -> Result<Roles> {
+        let mut roles = Roles::default();
+        for role in written {
+            let place = self.place(role.span().start);
+            let role = role.get_ref();
+            let at = |text: &Spanned<String>, rule: String| self.refuse(text.span().start, rule);
+            let mut rule = Rule::new(role.uri.get_ref(), role.role, place)
+                .map_err(|rule| at(&role.uri, rule))?;
+            if let Some(name) = &role.name {
+                rule = rule.named(name.get_ref()).map_err(|rule| at(name, rule))?;
+            }
+            if let Some(scopes) = &role.scopes {
+                let mut patterns = Vec::new();
+                for scope in scopes {
+                    patterns.push(
+                        super::identity::ScopePattern::parse(scope.get_ref())
+                            .map_err(|rule| at(scope, rule))?,
+                    );
+                }
+                rule = rule.scoped(patterns).map_err(|rule| at(&role.uri, rule))?;
+            }
+            roles.add(rule).map_err(|rule| at(&role.uri, rule))?;
+        }
+        Ok(roles)
+    }
+
+    fn limits(self, written: &WrittenLimits) -> Result<Limits> {
+        let mut limits = Limits::default();
+        if let Some(number) = &written.connections {
+            limits.connections = usize::try_from(*number.get_ref())
+                .ok()
+                .filter(|number| (1..=MAX_CONNECTIONS).contains(number))
+                .ok_or_else(|| {
+                    let rule = format!("`connections` is 1 to {MAX_CONNECTIONS}");
+                    self.refuse(number.span().start, rule)
+                })?;
+        }
+        for (text, limit) in [
+            (&written.handshake, &mut limits.handshake),
+            (&written.body, &mut limits.body),
+            (&written.idle, &mut limits.idle),
+        ] {
+            if let Some(text) = text {
+                *limit = self.duration(
+                    text,
+                    Duration::from_millis(100),
+                    Duration::from_secs(24 * 3600),
+                )?;
+            }
+        }
+        Ok(limits)
+    }
+
+    fn duration(self, text: &Spanned<String>, least: Duration, most: Duration) -> Result<Duration> {
+        let duration = parse_duration(text.get_ref());
+        duration
+            .filter(|duration| (least..=most).contains(duration))
+            .ok_or_else(|| {
+                let rule = format!(
+                    "a duration here is a number with ms, s, m, h or d, from {least:?} to {most:?}"
+                );
+                self.refuse(text.span().start, rule)
+            })
+    }
+
+    fn refuse(self, at: usize, rule: impl Into<String>) -> Error {
+        Error::new(ErrorKind::InvalidConfig, rule.into()).with_place(self.place(at))
+    }
+
+    /// `NAME:LINE:COLUMN` of a byte of the text, both counted from 1.
+    fn place(self, at: usize) -> String {
+        let before = self.text.get(..at).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
+        format!("{}:{line}:{column}", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"version = 1
+listen = ["127.0.0.1:0", "[::1]:8443"]
+policy = "keyhaul.toml"
+state = "service.db"
+audit = "/var/log/audit.jsonl"
+delete-window = "1h"
+
+[tls]
+certificate = "server.crt"
+key = "server.key"
+client-ca = "ca.crt"
+crl = "ca.crl"
+
+[[roles]]
+uri = "spiffe://site/node/{name}"
+role = "node"
+
+[[roles]]
+uri = "spiffe://site/manager/*"
+role = "manager"
+scopes = ["prod-*"]
+
+[limits]
+connections = 10
+idle = "1m"
+"#;
+
+    #[test]
+    fn a_configuration_says_what_it_says() {
+        let settings = Settings::parse("server.toml", GOOD).expect("sound");
+        assert_eq!(settings.listen.len(), 2);
+        assert_eq!(settings.delete_window, Duration::from_secs(3600));
+        assert_eq!(settings.limits.connections, 10);
+        assert_eq!(settings.limits.idle, Duration::from_secs(60));
+        assert_eq!(settings.limits.handshake, Duration::from_secs(10));
+        let identity = settings.roles.identify("spiffe://site/manager/a");
+        let identity = identity.expect("a manager");
+        assert_eq!(identity.role, Role::Manager);
+        assert!(identity.covers("prod-1") && !identity.covers("test-1"));
+    }
+
+    #[test]
+    fn relative_paths_are_relative_to_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("server.toml");
+        std::fs::write(&path, GOOD).expect("written");
+        let settings = Settings::load(&path).expect("sound");
+        assert_eq!(settings.state, folder.path().join("service.db"));
+        assert_eq!(settings.audit, Path::new("/var/log/audit.jsonl"));
+        assert_eq!(settings.tls.key, folder.path().join("server.key"));
+        assert_eq!(settings.tls.crl, Some(folder.path().join("ca.crl")));
+        assert_eq!(settings.policy, Some(folder.path().join("keyhaul.toml")));
+    }
+
+    #[test]
+    fn every_error_has_its_line_and_names_what_is_known() {
+        let replaced = |from: &str, to: &str| {
+            assert!(GOOD.contains(from), "{from}");
+            GOOD.replacen(from, to, 1)
+        };
+        for (text, line, words) in [
+            (replaced("version = 1", "version = 2"), 1, "known is: 1"),
+            (replaced("[\"127.0.0.1:0\"", "[\"localhost\""), 2, "IP:PORT"),
+            (replaced("\"1h\"", "\"1y\""), 6, "ms, s, m, h or d"),
+            (replaced("crl =", "clr ="), 12, "`client-ca`"),
+            (replaced("[limits]", "[limit]"), 23, "`limits`"),
+            (replaced("\"manager\"", "\"admin\""), 20, "`manager`"),
+            (replaced("connections = 10", "connections = 0"), 24, "1 to"),
+            (replaced("[\"prod-*\"]", "[\"prod/*\"]"), 21, "'/'"),
+            (replaced("manager/*", "node/*"), 19, "server.toml:14"),
+            (replaced("version = 1", "version = "), 1, ""),
+        ] {
+            let error = Settings::parse("server.toml", &text).expect_err(&text);
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            let place = error.context().place.clone().unwrap_or_default();
+            assert!(
+                place.starts_with(&format!("server.toml:{line}:")),
+                "{error}"
+            );
+            assert!(error.message().contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Several servers of one service.
+
+use std::time::{Duration, Instant};
+
+use keyhaul_core::{Error, ErrorKind, GetOptions, Request, Secret, SecretStore as _};
+use keyhaul_servers::{Authority, Mode, Proxy, free_port};
+
+use crate::keys::{Keys, problem};
+use crate::path;
+use crate::site::Site;
+use crate::stage::{self, Said, Stage};
+
+const READ: &str = "POST /v1/secrets/read";
+
+fn keys() -> Keys {
+    Keys::new().with("web01/root", b"correct horse")
+}
+
+async fn serving(site: &Site, keys: &Keys) -> Stage {
+    let keys = keys.clone();
+    Stage::new(site.tls(), move |asked| keys.answer(asked)).await
+}
+
+async fn get(store: &keyhaul_remote::client::RemoteStore) -> Result<Secret, Error> {
+    store.get(&path("web01/root"), &GetOptions::default()).await
+}
+
+#[tokio::test]
+async fn many_clients_spread_over_the_servers_and_each_keeps_to_its_own() {
+    let (site, keys) = (Site::new(), keys());
+    let (one, other) = (serving(&site, &keys).await, serving(&site, &keys).await);
+    let addresses = [one.address().to_string(), other.address().to_string()];
+    // All with one server has the probability of two in 2^40.
+    for _ in 0..40 {
+        let before = (one.connections(), other.connections());
+        let store = site.store(&addresses);
+        for _ in 0..3 {
+            let secret = get(&store).await.expect("read");
+            assert_eq!(secret.value.expose(), b"correct horse");
+        }
+        let made = one.connections() - before.0 + other.connections() - before.1;
+        assert_eq!(made, 1, "one connection to one server");
+    }
+    assert!(one.connections() > 0 && other.connections() > 0);
+    assert_eq!(one.asked(READ) + other.asked(READ), 120);
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_is_passed_over() {
+    let (site, keys) = (Site::new(), keys());
+    let living = serving(&site, &keys).await;
+    let dead = format!("127.0.0.1:{}", free_port());
+    let addresses = [dead, living.address().to_string()];
+    for _ in 0..20 {
+        get(&site.store(&addresses)).await.expect("read elsewhere");
+    }
+    assert_eq!(living.asked(READ), 20);
+}
+
+#[tokio::test]
+async fn where_all_are_down_each_is_named() {
+    let site = Site::new();
+    let dead = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    let error = get(&site.store(&dead)).await.expect_err("nobody there");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    for address in &dead {
+        assert!(error.message().contains(address), "{error}");
+    }
+    assert!(
+        error
+            .advice()
+            .is_some_and(|advice| advice.contains("keyhaul serve"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_stalls_is_left_in_time_and_asked_last_from_then_on() {
+    let (site, keys) = (Site::new(), keys());
+    let (one, other) = (serving(&site, &keys).await, serving(&site, &keys).await);
+    let proxies = [&one, &other].map(|stage| Proxy::to(&stage.address().to_string()));
+    let addresses = proxies.each_ref().map(|proxy| proxy.address().to_string());
+    let store = site.store(&addresses);
+    get(&store).await.expect("read");
+    let used = usize::from(proxies[1].connections() > 0);
+    assert_eq!(proxies[1 - used].connections(), 0);
+    proxies[used].set(Mode::Stall);
+
+    let start = Instant::now();
+    get(&store).await.expect("read elsewhere");
+    assert!(
+        start.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        start.elapsed()
+    );
+    let start = Instant::now();
+    get(&store).await.expect("read there again");
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_leaves_room_for_the_other_server() {
+    let (site, keys) = (Site::new(), keys());
+    let (one, other) = (serving(&site, &keys).await, serving(&site, &keys).await);
+    let stalled = Proxy::to(&one.address().to_string());
+    stalled.set(Mode::Swallow);
+    let addresses = [stalled.address().to_string(), other.address().to_string()];
+    for _ in 0..6 {
+        let deadline = Instant::now() + Duration::from_secs(3);
+        let request = Request::default().deadline(Some(deadline));
+        let options = GetOptions::default().request(request);
+        let got = site
+            .store(&addresses)
+            .get(&path("web01/root"), &options)
+            .await;
+        got.expect("read within the deadline");
+    }
+    assert!(
+        stalled.connections() > 0,
+        "one in 2^6 runs never begins there"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_stalls_alone_is_a_timeout_that_names_it() {
+    let (site, keys) = (Site::new(), keys());
+    let stage = serving(&site, &keys).await;
+    let proxy = Proxy::to(&stage.address().to_string());
+    proxy.set(Mode::Stall);
+    let store = site.store(&[proxy.address().to_string()]);
+    let deadline = Instant::now() + Duration::from_millis(300);
+    let options = GetOptions::default().request(Request::default().deadline(Some(deadline)));
+    let error = store
+        .get(&path("web01/root"), &options)
+        .await
+        .expect_err("late");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(
+        error.message().contains(&proxy.address().to_string()),
+        "{error}"
+    );
+    // The connection that was given up on is not used again.
+    proxy.set(Mode::Pass);
+    get(&store).await.expect("read");
+    assert_eq!(proxy.connections(), 2);
+}
+
+/// To ask another server would be to get round what this one said.
+#[tokio::test]
+async fn what_a_server_has_decided_is_not_asked_elsewhere() {
+    for kind in ErrorKind::ALL {
+        let (site, keys) = (Site::new(), keys());
+        let granting = serving(&site, &keys).await;
+        let kind = *kind;
+        let refusing = Stage::new(site.tls(), move |_| problem(kind, "so it is")).await;
+        let addresses = [
+            refusing.address().to_string(),
+            granting.address().to_string(),
+        ];
+        let mut refused = 0;
+        for _ in 0..12 {
+            if let Err(error) = get(&site.store(&addresses)).await {
+                assert_eq!((error.kind(), error.message()), (kind, "so it is"));
+                refused += 1;
+            }
+        }
+        assert_eq!(refusing.asked(READ), refused, "{kind}");
+        assert_eq!(granting.asked(READ), 12 - refused, "{kind}");
+        assert!(refused > 0, "one in 2^12 runs never begins there");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_one_server_refuses_is_not_tried_at_another() {
+    let (site, keys) = (Site::new(), keys());
+    let granting = serving(&site, &keys).await;
+    let stranger = Authority::new("another");
+    let issued = site.authority.server(&["127.0.0.1"]);
+    let tls = stage::tls(&issued, &stranger.pem(), b"h2");
+    let refusing = Stage::new(tls, |_| Said::Nothing).await;
+    let addresses = [
+        refusing.address().to_string(),
+        granting.address().to_string(),
+    ];
+    let mut refused = 0;
+    for _ in 0..12 {
+        if let Err(error) = get(&site.store(&addresses)).await {
+            assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error:?}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "one in 2^12 runs never begins there");
+    assert_eq!(granting.asked(READ), 12 - refused);
+}
+
+#[tokio::test]
+async fn five_hundred_reads_at_once_share_one_connection() {
+    let (site, keys) = (Site::new(), keys());
+    let stage = serving(&site, &keys).await;
+    let store = site.store(&[stage.address().to_string()]);
+    let reads = (0..500).map(|_| get(&store));
+    for read in futures_util::future::join_all(reads).await {
+        read.expect("read");
+    }
+    assert_eq!(stage.connections(), 1);
+    assert_eq!(stage.asked(READ), 500);
+}

@@ -1,0 +1,124 @@
+//! A live service: a server in this process, over real TLS, with certificates of its own authority.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyhaul_conformance::Handles;
+use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::{Result, SecretStore, StoreConfig};
+use keyhaul_remote::client::Service;
+use keyhaul_remote::pki::{Authority, Subject};
+use keyhaul_remote::server::{Server, Settings};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::handles::{Forcing, Granted, Renamed};
+
+const LIFETIME: Duration = Duration::from_secs(86_400);
+
+pub struct Live {
+    folder: TempDir,
+    address: String,
+    end: oneshot::Sender<()>,
+    serving: JoinHandle<Result<()>>,
+}
+
+impl Live {
+    /// A service over `store`, with this window for what is deleted.
+    pub async fn over(store: Arc<dyn SecretStore>, window: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pki = folder.path().join("pki");
+        let authority = Authority::create(&pki, "site").expect("an authority");
+        let here = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        let server = authority.issue(&Subject::server("server", vec![], here), LIFETIME);
+        let server = server.expect("a certificate");
+        for role in ["node", "operator", "manager"] {
+            let subject = Subject::client(role, format!("spiffe://site/{role}/one"));
+            let issued = authority.issue(&subject, LIFETIME).expect("a certificate");
+            let copy = |from, to: String| std::fs::copy(from, folder.path().join(to));
+            copy(issued.certificate, format!("{role}.crt")).expect("copied");
+            copy(issued.key, format!("{role}.key")).expect("copied");
+        }
+        std::fs::copy(authority.certificate(), folder.path().join("ca.pem")).expect("copied");
+        let text = format!(
+            r#"
+            version = 1
+            listen = ["127.0.0.1:0"]
+            state = "{folder}/service.db"
+            audit = "{folder}/audit.jsonl"
+            delete-window = "{window}"
+            [tls]
+            certificate = "{certificate}"
+            key = "{key}"
+            client-ca = "{folder}/ca.pem"
+            [[roles]]
+            uri = "spiffe://site/node/{{name}}"
+            role = "node"
+            [[roles]]
+            uri = "spiffe://site/operator/*"
+            role = "operator"
+            [[roles]]
+            uri = "spiffe://site/manager/*"
+            role = "manager"
+            "#,
+            folder = folder.path().display(),
+            certificate = server.certificate.display(),
+            key = server.key.display(),
+        );
+        let settings = Settings::parse("service.toml", &text).expect("settings");
+        let server = Server::open(settings, store).await.expect("opens");
+        let address = server.addresses()[0].to_string();
+        let (end, ended) = oneshot::channel();
+        let serving = tokio::spawn(async move {
+            let until = async {
+                let _ = ended.await;
+            };
+            server.serve(until).await
+        });
+        Self {
+            folder,
+            address,
+            end,
+            serving,
+        }
+    }
+
+    /// The three roles. A path of the suite is a legal reference by another name; the node is
+    /// granted a scope when it is first read; the manager deletes what a node holds.
+    pub fn handles(&self) -> Handles {
+        let manager = self.service("manager");
+        let reader = Granted::new(self.service("node").store(), "one", manager.clone());
+        Handles {
+            reader: Arc::new(Renamed(reader)),
+            writer: Arc::new(Renamed(self.service("operator").store())),
+            manager: Arc::new(Renamed(Forcing(manager.store()))),
+        }
+    }
+
+    /// The service, as somebody of this role sees it.
+    pub fn service(&self, role: &str) -> Service {
+        let file = |name: &str| self.folder.path().join(name).display().to_string();
+        let key = format!("file:{}", file(&format!("{role}.key")));
+        let options = [
+            ("ca-cert", file("ca.pem")),
+            ("client-cert", file(&format!("{role}.crt"))),
+            ("client-key", key),
+        ];
+        let options = options.map(|(name, text)| {
+            let (value, place) = (Value::Text(text), "keyhaul.toml:1:1".to_owned());
+            (name.to_owned(), OptionValue { value, place })
+        });
+        let url = format!("keyhaul+https://{}", self.address);
+        let options = Options(options.into());
+        let config = StoreConfig::new(role, &url, options, "keyhaul.toml:1:1");
+        Service::open(&config.expect("a store")).expect("opens")
+    }
+
+    /// Ends the service, in good order.
+    pub async fn end(self) {
+        let _ = self.end.send(());
+        self.serving.await.expect("no panic").expect("ends well");
+    }
+}

@@ -1,0 +1,8 @@
+//! The key service's server, over real TLS: who gets what, and what nobody gets.
+
+mod deletion;
+mod matrix;
+mod reading;
+mod robustness;
+mod site;
+mod standing;

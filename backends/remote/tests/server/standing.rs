@@ -1,0 +1,107 @@
+//! Certificates on connections that live on.
+
+use http::{HeaderValue, StatusCode};
+use keyhaul_remote::protocol::path;
+
+use super::site::{Authority, Peer, Site, write};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_certificate_stops_at_the_next_request_and_others_go_on() {
+    let site = Site::start().await;
+    let stolen = site.authority.client(77, &["spiffe://site/node/y"]);
+    for alpn in [&b"h2"[..], b"http/1.1"] {
+        write(site.folder.path(), "ca.crl", &site.authority.crl(&[]));
+        site.reload().await.expect("reloaded");
+        let (thief, other) = (Peer::new(&site, Some(&stolen), &[alpn]), site.node("z"));
+        for peer in [&thief, &other] {
+            assert_eq!(peer.get(path::SERVICE).await.status, StatusCode::OK);
+        }
+        write(
+            site.folder.path(),
+            "ca.crl",
+            &site.authority.crl(&[&stolen]),
+        );
+        assert_eq!(
+            thief.get(path::SERVICE).await.status,
+            StatusCode::OK,
+            "not reloaded yet"
+        );
+        site.reload().await.expect("reloaded");
+        let answer = thief.get(path::SERVICE).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{}", answer.text());
+        assert_eq!(answer.kind(), "Unauthenticated");
+        assert_eq!(other.get(path::SERVICE).await.status, StatusCode::OK);
+        // The connection is closed, and there is no other for such a certificate.
+        let again = thief
+            .send(http::Method::GET, path::SERVICE, &[], None)
+            .await;
+        assert!(again.is_err(), "{again:?}");
+    }
+    assert!(site.audit().contains("the certificate is revoked"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_that_fails_changes_nothing() {
+    let site = Site::start().await;
+    let node = site.node("y");
+    assert_eq!(node.get(path::SERVICE).await.status, StatusCode::OK);
+    for (file, text) in [
+        ("ca.crl", "no list".to_owned()),
+        ("ca.crt", "no certificate".to_owned()),
+        ("server.key", Authority::new().server().key),
+    ] {
+        let path = site.folder.path().join(file);
+        let good = std::fs::read_to_string(&path).expect("a file");
+        write(site.folder.path(), file, &text);
+        let error = site.reload().await.expect_err(file);
+        assert!(
+            error.message().contains(file) || file == "server.key",
+            "{error}"
+        );
+        assert_eq!(
+            node.get(path::SERVICE).await.status,
+            StatusCode::OK,
+            "{file}"
+        );
+        assert_eq!(
+            site.node("z").get(path::SERVICE).await.status,
+            StatusCode::OK
+        );
+        write(site.folder.path(), file, &good);
+    }
+    site.reload().await.expect("the control");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_authority_takes_over_on_living_connections() {
+    let site = Site::start().await;
+    let node = site.node("y");
+    assert_eq!(node.get(path::SERVICE).await.status, StatusCode::OK);
+    let next = Authority::new();
+    write(site.folder.path(), "ca.crt", &next.pem());
+    write(site.folder.path(), "ca.crl", &next.crl(&[]));
+    site.reload().await.expect("reloaded");
+    assert_eq!(
+        node.get(path::SERVICE).await.status,
+        StatusCode::UNAUTHORIZED
+    );
+    let new = site.peer(&next.client(9, &["spiffe://site/node/y"]));
+    assert_eq!(new.get(path::SERVICE).await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_finishes_what_runs() {
+    let mut site = Site::start().await;
+    let node = site.node("y");
+    let answer = node.get(path::SERVICE).await;
+    assert_eq!(
+        answer.headers.get("cache-control"),
+        Some(&HeaderValue::from_static("no-store"))
+    );
+    let started = std::time::Instant::now();
+    // The connection is kept by the client, and is no reason to wait.
+    site.end().await.expect("ended well");
+    assert!(started.elapsed() < std::time::Duration::from_secs(10));
+    let after = node.send(http::Method::GET, path::SERVICE, &[], None).await;
+    assert!(after.is_err());
+}

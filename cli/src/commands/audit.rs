@@ -1,0 +1,220 @@
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use keyhaul_remote::protocol::AuditHead;
+use keyhaul_remote::server::audit::verify;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Output;
+use super::service::ServiceName;
+use crate::failure::Outcome;
+use crate::global::Global;
+use crate::output::{self, Format};
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul audit show --limit 20
+  keyhaul audit verify audit.jsonl.1 audit.jsonl --head 4711:9f86d0…";
+
+/// Arguments of `audit`.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Print a key service's records, as an operator
+    Show {
+        /// Only those after this number
+        #[arg(long, value_name = "NUMBER")]
+        after: Option<u64>,
+
+        /// At most so many [default: all there are]
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+
+        #[command(flatten)]
+        service: ServiceName,
+
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Hold files of a key service's audit against their chain, the oldest first. Asks nobody
+    Verify {
+        /// The files
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+
+        /// A record that must be there, as it was noted elsewhere: without it, what was cut off at
+        /// the end leaves no trace
+        #[arg(long, value_name = "NUMBER:HASH", value_parser = head)]
+        head: Option<AuditHead>,
+
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Serialize)]
+struct Shown {
+    records: Vec<Value>,
+    head: AuditHead,
+}
+
+#[derive(Serialize)]
+struct Sound {
+    first: u64,
+    records: u64,
+    head: AuditHead,
+    torn: bool,
+}
+
+/// Shows and verifies a key service's audit.
+pub fn run(global: &Global, arguments: Arguments) -> Outcome {
+    match arguments.task {
+        Task::Show {
+            after,
+            limit,
+            service,
+            output,
+        } => show(global, after, limit, &service, output),
+        Task::Verify {
+            files,
+            head,
+            output,
+        } => {
+            let found = verify(&files, head.as_ref())?;
+            let sound = Sound {
+                first: found.first,
+                records: found.records,
+                head: found.head,
+                torn: found.torn,
+            };
+            print(&sound, head.is_some(), output)
+        }
+    }
+}
+
+fn show(
+    global: &Global,
+    mut after: Option<u64>,
+    limit: Option<u64>,
+    service: &ServiceName,
+    output: Output,
+) -> Outcome {
+    let session = Session::open(global)?;
+    let service = service.open(&session)?;
+    let request = session.request();
+    let mut left = limit;
+    let mut records = Vec::new();
+    loop {
+        let most = left.map(|left| usize::try_from(left).unwrap_or(usize::MAX));
+        let answer = session.within(service.audit(after, most, &request))?;
+        left = left.map(|left| left.saturating_sub(answer.records.len() as u64));
+        match output.format {
+            Format::Json => records.extend(answer.records),
+            // Page by page: an audit can be long.
+            Format::Text => {
+                let lines: String = answer.records.iter().map(line).collect();
+                output::bytes(lines.as_bytes())?;
+            }
+        }
+        match answer.next {
+            Some(next) if left != Some(0) && Some(next) != after => after = Some(next),
+            _ if output.format == Format::Json => {
+                let head = answer.head;
+                return Ok(output::json(&Shown { records, head })?);
+            }
+            _ => {
+                let AuditHead { sequence, hash } = answer.head;
+                output::words(format_args!("head {sequence}:{hash}"));
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A record in one line: number and time, who, from where, what, how it went, and why.
+fn line(record: &Value) -> String {
+    let text = |key: &str| match record.get(key) {
+        Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
+        Some(Value::String(_) | Value::Null) | None => None,
+        Some(other) => Some(other.to_string()),
+    };
+    let keys = [
+        "sequence",
+        "time",
+        "actor",
+        "peer",
+        "operation",
+        "subject",
+        "node",
+        "outcome",
+        "reason",
+        "request",
+    ];
+    let words: Vec<String> = keys
+        .into_iter()
+        .filter_map(|key| Some((key, text(key)?)))
+        .map(|(key, text)| match key {
+            "node" | "request" => format!("{key}={text}"),
+            "reason" => format!("({text})"),
+            _ => text,
+        })
+        .collect();
+    // From afar: nothing of it steers a terminal.
+    let line = words.join(" ").replace(char::is_control, " ");
+    line + "\n"
+}
+
+fn print(sound: &Sound, anchored: bool, output: Output) -> Outcome {
+    if output.format == Format::Json {
+        return Ok(output::json(sound)?);
+    }
+    let AuditHead { sequence, hash } = &sound.head;
+    output::line(format_args!(
+        "{} records, {} to {sequence}: the chain holds",
+        sound.records, sound.first
+    ))?;
+    output::line(format_args!("head {sequence}:{hash}"))?;
+    if sound.first != 1 {
+        output::warning(
+            &format!("the records before {} were not given", sound.first),
+            Some("name the older files too, the oldest first"),
+        );
+    }
+    if sound.torn {
+        output::warning(
+            "half a record follows: the service died in the middle of a write, or is writing now",
+            None,
+        );
+    }
+    if !anchored {
+        output::warning(
+            "what was cut off at the end would leave no trace",
+            Some(
+                "give --head with what `keyhaul audit show` printed at another time, kept elsewhere",
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// `NUMBER:HASH` on the command line.
+fn head(text: &str) -> Result<AuditHead, String> {
+    let rule = "a head is NUMBER:HASH, the hash in 64 hexadecimal digits";
+    let (sequence, hash) = text.split_once(':').ok_or(rule)?;
+    let is_hash = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match sequence.parse() {
+        Ok(sequence) if is_hash => Ok(AuditHead {
+            sequence,
+            hash: hash.to_ascii_lowercase(),
+        }),
+        _ => Err(rule.to_owned()),
+    }
+}

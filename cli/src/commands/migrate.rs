@@ -1,0 +1,242 @@
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use keyhaul_remote::protocol::{BeginRequest, EndRequest, Ticket, TicketState};
+use serde::Serialize;
+
+use super::Output;
+use super::service::{ServiceName, all, at, node, scope};
+use crate::failure::Outcome;
+use crate::global::{self, Global};
+use crate::output::{self, Format, Rows};
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul migrate begin web01 --from host-17 --to host-18
+  keyhaul migrate commit web01                          it runs on host-18
+  keyhaul migrate abort web01                           it stays on host-17
+  keyhaul migrate list --state undecided";
+
+/// Arguments of `migrate`.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// End a migration at its source: the target can read no longer
+    Abort {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Let the target of a migration read too, for a limited time
+    Begin {
+        /// The scope that moves, as web01
+        #[arg(value_name = "SCOPE", value_parser = scope)]
+        scope: String,
+
+        /// The node it runs on
+        #[arg(long, value_name = "NODE", value_parser = node)]
+        from: String,
+
+        /// The node it moves to
+        #[arg(long, value_name = "NODE", value_parser = node)]
+        to: String,
+
+        /// How long it may take [default: as the service says]
+        #[arg(long = "for", value_name = "TIME", value_parser = global::duration)]
+        lasting: Option<Duration>,
+
+        #[command(flatten)]
+        common: Common,
+    },
+    /// End a migration at its target: the source can read no longer
+    Commit {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Print migrations, the latest first
+    List {
+        /// Only those of this scope
+        #[arg(long, value_name = "SCOPE", value_parser = scope)]
+        scope: Option<String>,
+
+        /// Only those in this state
+        #[arg(long, value_enum)]
+        state: Option<State>,
+
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Common {
+    #[command(flatten)]
+    service: ServiceName,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct Which {
+    /// The scope, for its latest migration
+    #[arg(value_name = "SCOPE", value_parser = scope)]
+    scope: Option<String>,
+
+    /// The migration, by its id
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum State {
+    /// It ended at the source
+    Aborted,
+    /// It ended at the target
+    Committed,
+    /// Its time ended before the target had fetched anything
+    Expired,
+    /// Both nodes can read
+    Open,
+    /// Its time ended after the target had fetched: somebody has to decide
+    Undecided,
+}
+
+#[derive(Serialize)]
+struct Tickets {
+    migrations: Vec<Ticket>,
+}
+
+/// Moves the right to read a scope from one node to another.
+pub fn run(global: &Global, arguments: Arguments) -> Outcome {
+    let session = Session::open(global)?;
+    let request = session.request();
+    match arguments.task {
+        Task::Begin {
+            scope,
+            from,
+            to,
+            lasting,
+            common,
+        } => {
+            let service = common.service.open(&session)?;
+            let body = BeginRequest {
+                scope,
+                from,
+                to,
+                // Not shorter than was asked for.
+                seconds: lasting.map(|time| time.as_millis().div_ceil(1000) as u64),
+            };
+            print(&session.within(service.begin(&body, &request))?, &common)
+        }
+        Task::Commit { which, common } => {
+            let service = common.service.open(&session)?;
+            let ticket = session.within(service.commit(&which.into(), &request))?;
+            print(&ticket, &common)
+        }
+        Task::Abort { which, common } => {
+            let service = common.service.open(&session)?;
+            let ticket = session.within(service.abort(&which.into(), &request))?;
+            print(&ticket, &common)
+        }
+        Task::List {
+            scope,
+            state,
+            common,
+        } => {
+            let service = common.service.open(&session)?;
+            let (scope, state) = (scope.as_deref(), state.map(TicketState::from));
+            let migrations = session.within(all(async |page| {
+                let answer = service.tickets(scope, state, page, &request).await?;
+                Ok((answer.tickets, answer.next))
+            }))?;
+            match common.output.format {
+                Format::Json => output::json(&Tickets { migrations })?,
+                Format::Text => output::bytes(rows(&migrations).to_string().as_bytes())?,
+            }
+            Ok(())
+        }
+    }
+}
+
+fn print(ticket: &Ticket, common: &Common) -> Outcome {
+    if common.output.format == Format::Json {
+        return Ok(output::json(ticket)?);
+    }
+    let Ticket {
+        id,
+        scope,
+        from,
+        to,
+        state,
+        expires,
+        ..
+    } = ticket;
+    let what = match state {
+        TicketState::Open => format!("{from} and {to} can read {scope} until {}", at(*expires)),
+        TicketState::Undecided => format!("{from} and {to} can read {scope} until one is chosen"),
+        TicketState::Committed => format!("{to} alone can read {scope}"),
+        TicketState::Aborted | TicketState::Expired => format!("{from} alone can read {scope}"),
+    };
+    output::words(format_args!("migration {id} is {}: {what}", state.name()));
+    if *state == TicketState::Open {
+        output::words(format_args!(
+            "then: keyhaul migrate commit {scope}, or keyhaul migrate abort {scope}"
+        ));
+    }
+    Ok(())
+}
+
+fn rows(tickets: &[Ticket]) -> Rows {
+    let mut rows = Rows::default();
+    for ticket in tickets {
+        rows.push([
+            ticket.id.clone(),
+            ticket.scope.clone(),
+            format!("{} -> {}", ticket.from, ticket.to),
+            ticket.state.name().to_owned(),
+            if ticket.fetched {
+                "fetched"
+            } else {
+                "not fetched"
+            }
+            .to_owned(),
+            format!("begun {}", at(ticket.created)),
+            format!("until {}", at(ticket.expires)),
+            format!("by {}", ticket.by),
+        ]);
+    }
+    rows
+}
+
+impl From<Which> for EndRequest {
+    fn from(which: Which) -> Self {
+        Self {
+            id: which.id,
+            scope: which.scope,
+        }
+    }
+}
+
+impl From<State> for TicketState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Aborted => Self::Aborted,
+            State::Committed => Self::Committed,
+            State::Expired => Self::Expired,
+            State::Open => Self::Open,
+            State::Undecided => Self::Undecided,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The key service as a process: configuration, signals, and the one runtime with many threads.
+
+mod dev;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use keyhaul_core::policy::{self, Location};
+use keyhaul_core::resolver::Routed;
+use keyhaul_core::{Error, ErrorKind, Policy, Result, SecretStore};
+use keyhaul_remote::server::{Server, Settings};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::failure::Outcome;
+use crate::global::Global;
+use crate::process::{Moment, notify};
+use crate::{output, session};
+
+/// The configuration of a service, where none is named.
+const CONFIG: &str = "/etc/keyhaul/service.toml";
+/// How long the stores may take to say that they are there.
+const PROBE: Duration = Duration::from_secs(10);
+
+const EXAMPLES: &str = "\
+Examples:
+  keyhaul serve --config /etc/keyhaul/service.toml
+  keyhaul serve --dev                                   to try it out: prints what to type next";
+
+/// Arguments of `serve`.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Make a service to try things out, with certificates, a store and a policy for each role
+    #[arg(long)]
+    dev: bool,
+
+    /// With --dev: where all of it is kept [default: keyhaul/dev below $XDG_STATE_HOME]
+    #[arg(long, value_name = "DIR", requires = "dev")]
+    folder: Option<PathBuf>,
+
+    /// With --dev: where to listen
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        requires = "dev",
+        default_value = "127.0.0.1:8443"
+    )]
+    listen: SocketAddr,
+}
+
+/// Serves until it is told to end. `--config` names the service's configuration here.
+pub fn run(global: &Global, arguments: Arguments) -> Outcome {
+    if !arguments.dev {
+        let config = global.config.as_deref().unwrap_or(Path::new(CONFIG));
+        policy::check_trust("the configuration", config)?;
+        return serve(config, |_| Ok(()));
+    }
+    if global.config.is_some() {
+        let rule = "--dev makes its own configuration, and takes no --config";
+        return Err(Error::new(ErrorKind::InvalidConfig, rule).into());
+    }
+    let folder = match arguments.folder {
+        Some(folder) => folder,
+        None => session::base_folder("XDG_STATE_HOME", ".local/state")?.join("keyhaul/dev"),
+    };
+    let site = dev::Site::prepare(&folder, arguments.listen)?;
+    serve(&site.config(), |server| site.announce(server.addresses()))
+}
+
+/// Serves by a configuration; `ready` is called once it listens.
+fn serve(config: &Path, ready: impl FnOnce(&Server) -> Outcome) -> Outcome {
+    raise_descriptors();
+    // Before the runtime's threads, which inherit it: no signal is lost, and none ends us midway.
+    let mut signals = signals()?;
+    let settings = Settings::load(config)?;
+    let store = store(&settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::io("the async runtime", error))?;
+    let served = runtime.block_on(async {
+        let server = Server::open(settings, store.clone()).await?;
+        for address in server.addresses() {
+            output::words(format_args!("listening on {address}"));
+        }
+        tokio::spawn(probe(store));
+        ready(&server)?;
+        notify(Moment::Ready);
+        let told = until_told(&server, config, &mut signals);
+        server.serve(told).await?;
+        Ok(())
+    });
+    // What a store still blocks in is not waited for.
+    runtime.shutdown_background();
+    served
+}
+
+/// What the service gives out: all that its policy serves.
+fn store(settings: &Settings) -> Outcome<Arc<dyn SecretStore>> {
+    let location = match &settings.policy {
+        Some(path) => Location::File(path.clone()),
+        // Not a user's own, and not the embedded one: a service says what it serves.
+        None => {
+            let rule = "the configuration names no `policy`";
+            let error = Error::new(ErrorKind::InvalidConfig, rule);
+            return Err(error
+                .with_advice("add policy = \"keyhaul.toml\": the stores and routes it serves")
+                .into());
+        }
+    };
+    let policy = Policy::load(&location)?;
+    policy.keeps_scopes_apart()?;
+    let resolver = session::resolver(policy)?;
+    Ok(Arc::new(Routed::new(Arc::new(resolver))))
+}
+
+/// Says early what would else be found out by the first node that asks.
+async fn probe(store: Arc<dyn SecretStore>) {
+    let said = match tokio::time::timeout(PROBE, store.probe()).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no answer in time".to_owned(),
+    };
+    output::warning(
+        &format!("a store of the policy does not answer yet: {said}"),
+        Some("the service goes on, and asks it again for every request"),
+    );
+}
+
+/// Ends when the process is told to end; reloads when it is told to reload.
+async fn until_told(server: &Server, config: &Path, signals: &mut UnboundedReceiver<Signal>) {
+    loop {
+        match signals.recv().await {
+            Some(Signal::SIGHUP) => {
+                notify(Moment::Reloading);
+                reload(server, config).await;
+                notify(Moment::Ready);
+            }
+            Some(signal) => {
+                output::words(format_args!("ending, by {}", signal.as_str()));
+                break;
+            }
+            // Nobody could tell us any more: to end is what a service manager can mend.
+            None => break,
+        }
+    }
+    notify(Moment::Stopping);
+}
+
+/// What is wrong is said, and everything stays as it was.
+async fn reload(server: &Server, config: &Path) {
+    let reloaded = async {
+        policy::check_trust("the configuration", config)?;
+        server.reload(Settings::load(config)?).await
+    };
+    match bounded(reloaded).await {
+        Ok(()) => output::words("reloaded: configuration, certificates and audit file"),
+        Err(error) => {
+            output::failures(&[error]);
+            output::words("nothing was reloaded; the service goes on as before");
+        }
+    }
+}
+
+async fn bounded(work: impl Future<Output = Result<()>>) -> Result<()> {
+    match tokio::time::timeout(PROBE, work).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::new(ErrorKind::Timeout, "reloading took too long")),
+    }
+}
+
+/// The signals that a service is told things by: blocked from now on, and taken by a thread that
+/// does nothing else.
+fn signals() -> Result<UnboundedReceiver<Signal>> {
+    let set = SigSet::from_iter([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]);
+    set.thread_block()
+        .map_err(|error| Error::io("the signals", error.into()))?;
+    let (told, signals) = unbounded_channel();
+    let thread = std::thread::Builder::new().name("signals".into());
+    let take = move || {
+        // Until the service has ended, and with it the process.
+        while let Ok(signal) = set.wait() {
+            if told.send(signal).is_err() {
+                return;
+            }
+        }
+    };
+    thread
+        .spawn(take)
+        .map_err(|error| Error::io("the thread of signals", error))?;
+    Ok(signals)
+}
+
+/// A descriptor for each connection: the usual soft limit is for programs that use select.
+fn raise_descriptors() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, "the limit of open files stays at {soft}");
+    }
+}

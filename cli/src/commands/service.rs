@@ -1,0 +1,150 @@
+//! What the commands of a key service share: which service, and how its answers are printed.
+
+use std::time::SystemTime;
+
+use clap::Args;
+use jiff::Timestamp;
+use keyhaul_core::{Error, ErrorKind, Reference, Result, StoreConfig};
+use keyhaul_remote::client::{Paging, Service};
+use keyhaul_remote::protocol::Grant;
+
+use crate::failure::Outcome;
+use crate::output::Rows;
+use crate::session::Session;
+use crate::times::shown;
+
+/// Which key service, where there can be a choice.
+#[derive(Args, Debug)]
+pub struct ServiceName {
+    /// The key service, by its store's name in the policy [default: the only one there]
+    #[arg(long, value_name = "STORE")]
+    service: Option<String>,
+}
+
+impl ServiceName {
+    /// The service that is meant.
+    pub fn open(&self, session: &Session) -> Outcome<Service> {
+        Ok(Service::open(self.config(session)?)?)
+    }
+
+    fn config<'a>(&self, session: &'a Session) -> Result<&'a StoreConfig> {
+        let policy = session.resolver.policy();
+        let registry = crate::session::registry();
+        let is_service = |config: &&StoreConfig| {
+            let factory = registry.factory(config);
+            factory.is_ok_and(|factory| factory.is_key_service())
+        };
+        let stores = policy.stores.values().map(|entry| &entry.config);
+        let services: Vec<&StoreConfig> = stores.filter(is_service).collect();
+        let names: Vec<&str> = services.iter().map(|config| config.name.as_str()).collect();
+        let refuse = |rule: String, advice: String| {
+            Err(Error::new(ErrorKind::InvalidConfig, rule).with_advice(advice))
+        };
+        match (&self.service, services.as_slice()) {
+            (_, []) => refuse(
+                format!("{} has no key service", policy.name),
+                "add a store with a url keyhaul+https://…, or name another policy by --config"
+                    .to_owned(),
+            ),
+            (None, [only]) => Ok(only),
+            (None, _) => refuse(
+                format!("{} has several key services", policy.name),
+                format!("name one by --service: {}", names.join(", ")),
+            ),
+            (Some(wanted), _) => {
+                if let Some(config) = services.iter().find(|config| config.name == *wanted) {
+                    return Ok(config);
+                }
+                let rule = match policy.stores.get(wanted) {
+                    Some(entry) => format!(
+                        "store `{wanted}` is a {} store, and no key service",
+                        entry.config.url.scheme()
+                    ),
+                    None => format!("{} has no store `{wanted}`", policy.name),
+                };
+                refuse(rule, format!("its key services are: {}", names.join(", ")))
+            }
+        }
+    }
+}
+
+/// All entries of an answer in pages: those of each page, and where the next begins.
+pub async fn all<T>(
+    mut page: impl AsyncFnMut(&Paging) -> Result<(Vec<T>, Option<String>)>,
+) -> Result<Vec<T>> {
+    let mut paging = Paging::default();
+    let mut all = Vec::new();
+    loop {
+        let (entries, next) = page(&paging).await?;
+        all.extend(entries);
+        match next {
+            Some(next) if paging.after.as_ref() == Some(&next) => {
+                let rule = "the service's pages have no end";
+                return Err(Error::new(ErrorKind::Corrupt, rule));
+            }
+            Some(next) => paging.after = Some(next),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// A scope on the command line.
+pub fn scope(text: &str) -> Result<String, String> {
+    match Reference::parse(&format!("{text}/x")) {
+        Ok(reference) if reference.scope() == text => Ok(text.to_owned()),
+        _ => Err("a scope is the first segment of a reference, as web01".to_owned()),
+    }
+}
+
+/// A node's name on the command line.
+pub fn node(text: &str) -> Result<String, String> {
+    match Reference::parse(&format!("{text}/x")) {
+        Ok(reference)
+            if reference.scope() == text && text.len() <= 122 && !text.starts_with('@') =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err("a node's name is 1 to 122 of [A-Za-z0-9._-]".to_owned()),
+    }
+}
+
+/// Grants, one a line.
+pub fn rows(grants: &[Grant]) -> Rows {
+    let mut rows = Rows::default();
+    for grant in grants {
+        rows.push([
+            grant.scope.clone(),
+            grant.node.clone(),
+            named(&grant.names),
+            until(grant.expires),
+            format!("epoch {}", grant.epoch),
+            match &grant.migration {
+                Some(id) => format!("by {}, migration {id}", grant.by),
+                None => format!("by {}", grant.by),
+            },
+        ]);
+    }
+    rows
+}
+
+/// The names that a grant covers.
+pub fn named(names: &[String]) -> String {
+    if names.is_empty() {
+        "all names".to_owned()
+    } else {
+        names.join(" ")
+    }
+}
+
+/// How long something holds.
+pub fn until(end: Option<Timestamp>) -> String {
+    match end {
+        Some(end) => format!("until {}", at(end)),
+        None => "without end".to_owned(),
+    }
+}
+
+/// A moment, to the second.
+pub fn at(time: Timestamp) -> String {
+    shown(SystemTime::from(time))
+}
