@@ -11,12 +11,14 @@ use keyhaul_core::policy::store_keys;
 use keyhaul_core::registry::{OptionKind, OptionSpec};
 use keyhaul_file::FileFactory;
 use keyhaul_keyring::KeyringFactory;
+use keyhaul_remote::client::RemoteFactory;
 use keyhaul_vault::VaultFactory;
 
 /// Each backend, and the page that describes it.
-const BACKENDS: [(&dyn StoreFactory, &str); 3] = [
+const BACKENDS: [(&dyn StoreFactory, &str); 4] = [
     (&FileFactory, "file-store.md"),
     (&KeyringFactory, "keyring.md"),
+    (&RemoteFactory, "key-service.md"),
     (&VaultFactory, "vault.md"),
 ];
 
@@ -106,6 +108,7 @@ fn the_layers_page_tells_the_defaults() {
     has(format!("for Vault {at_once} at once and no rate"));
     assert_eq!(FileFactory.limits(), None);
     assert_eq!(KeyringFactory.limits(), None);
+    assert_eq!(RemoteFactory.limits(), None);
 }
 
 /// The program tells the same, where the book is not at hand.

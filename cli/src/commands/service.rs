@@ -99,8 +99,12 @@ pub fn scope(text: &str) -> Result<String, String> {
 /// A node's name on the command line.
 pub fn node(text: &str) -> Result<String, String> {
     match Reference::parse(&format!("{text}/x")) {
-        Ok(reference) if reference.scope() == text && !text.starts_with('@') => Ok(text.to_owned()),
-        _ => Err("a node's name is 1 to 128 of [A-Za-z0-9._-]".to_owned()),
+        Ok(reference)
+            if reference.scope() == text && text.len() <= 122 && !text.starts_with('@') =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err("a node's name is 1 to 122 of [A-Za-z0-9._-]".to_owned()),
     }
 }
 

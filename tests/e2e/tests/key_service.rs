@@ -185,7 +185,7 @@ fn a_guest_boots_on_y_and_moves_to_z() {
     hosts
         .refused(&hosts.y, &[])
         .exits(125)
-        .says(&["not granted"]);
+        .says(&["permission denied", "web01/root"]);
     assert!(target.quit().success());
 }
 
@@ -218,7 +218,7 @@ fn a_guest_that_somebody_moves_by_hand_does_not_start_where_nobody_granted_it() 
         hosts
             .refused(&hosts.z, more)
             .exits(125)
-            .says(&["not granted"]);
+            .says(&["permission denied", "web01/root"]);
     }
     assert!(source.reads_own_disk(), "{}", source.log());
 
@@ -231,7 +231,7 @@ fn a_guest_that_somebody_moves_by_hand_does_not_start_where_nobody_granted_it() 
     hosts
         .refused(&hosts.z, &["-incoming", &from])
         .exits(125)
-        .says(&["not granted"]);
+        .says(&["permission denied", "web01/root"]);
 
     // The control: the same image on the node that is granted.
     let mut restored = hosts.start(&hosts.y, &["-incoming", "defer"]);
@@ -318,7 +318,8 @@ fn a_manager_that_dies_at_any_moment_can_begin_again() {
         let refused = hosts
             .server
             .ask(Some(&hosts.manager), "POST", "migrations", Some(&other));
-        assert_eq!(refused.expect("an answer").status, 409);
+        let refused = refused.expect("an answer");
+        assert_eq!(refused.json["kind"], "Conflict", "{refused:?}");
 
         let end = json!({"id": ticket["id"]});
         let (path, state, reader) = match round % 2 {

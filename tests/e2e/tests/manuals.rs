@@ -4,7 +4,8 @@ use std::fs;
 
 use keyhaul_e2e::{Site, finish, finish_with, program};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 28] = [
+    "audit",
     "check",
     "completions",
     "copy",
@@ -12,16 +13,26 @@ const COMMANDS: [&str; 17] = [
     "explain",
     "generate",
     "get",
+    "grant",
+    "grants",
     "help",
     "list",
     "login",
     "logout",
     "man",
+    "migrate",
+    "node",
+    "pki",
     "resolve",
+    "restore",
+    "revoke",
     "run",
+    "serve",
     "set",
     "stat",
     "store",
+    "what-can",
+    "who-can",
 ];
 
 #[test]
@@ -36,7 +47,7 @@ fn completions_are_programs_of_their_shells() {
     finish_with(program("bash").arg("-n"), &bash).ok();
     // It completes, too.
     site.file("completions", &bash);
-    let ask = "source completions; COMP_WORDS=(keyhaul res); COMP_CWORD=1; COMP_LINE='keyhaul res'; _keyhaul keyhaul res keyhaul; echo \"${COMPREPLY[@]}\"";
+    let ask = "source completions; COMP_WORDS=(keyhaul reso); COMP_CWORD=1; COMP_LINE='keyhaul reso'; _keyhaul keyhaul reso keyhaul; echo \"${COMPREPLY[@]}\"";
     let mut command = program("bash");
     let done = finish(site.surround(&mut command).args(["-c", ask])).ok();
     assert_eq!(done.text().trim(), "resolve");
@@ -77,8 +88,14 @@ fn manual_pages_are_troff() {
         .map(|command| format!("keyhaul-{command}.1"))
         .collect();
     expected.push("keyhaul.1".to_owned());
-    for task in ["identity", "init", "recipients", "rewrap"] {
-        expected.push(format!("keyhaul-store-{task}.1"));
+    for (group, tasks) in [
+        ("audit", &["show", "verify"][..]),
+        ("migrate", &["abort", "begin", "commit", "list"]),
+        ("node", &["list", "quarantine", "release"]),
+        ("pki", &["init", "issue", "list", "renew", "revoke"]),
+        ("store", &["identity", "init", "recipients", "rewrap"]),
+    ] {
+        expected.extend(tasks.iter().map(|task| format!("keyhaul-{group}-{task}.1")));
     }
     expected.sort();
     assert_eq!(pages, expected);

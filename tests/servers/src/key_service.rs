@@ -44,7 +44,7 @@ pub struct Identity {
 
 impl KeyService {
     /// The program's words before its configuration.
-    pub const SERVE: [&str; 2] = ["serve", "--service-config"];
+    pub const SERVE: [&str; 2] = ["serve", "--config"];
 
     /// A service of `program`, which is keyhaul, and waits until it serves. `more` are lines for the
     /// end of its configuration.

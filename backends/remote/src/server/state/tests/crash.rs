@@ -56,32 +56,36 @@ async fn change(state: &State, audit: &AuditLog, scope: String) {
         };
         let grant = state.grant(MANAGER, &request).await.expect("granted");
         say(&format!("granted {} {}", grant.scope, grant.epoch));
-        let entry = Entry {
-            request: "r".into(),
-            actor: "a".into(),
-            role: None,
-            peer: "p".into(),
-            operation: Entry::READ,
-            subject: Some(format!("{}/x", grant.scope)),
-            node: Some("y".into()),
-            outcome: Entry::OK,
-            reason: None,
-            version: None,
-            epoch: Some(grant.epoch),
-            migration: None,
-        };
-        let number = audit.append(vec![entry]).await.expect("recorded");
+        let number = audit.append(vec![read_of(&grant)]).await.expect("recorded");
         say(&format!("recorded {} {number}", grant.scope));
     }
 }
 
-fn say(line: &str) {
+/// The record of a read under `grant`.
+pub fn read_of(grant: &Grant) -> Entry {
+    Entry {
+        request: "r".into(),
+        actor: "a".into(),
+        role: None,
+        peer: "p".into(),
+        operation: Entry::READ,
+        subject: Some(format!("{}/x", grant.scope)),
+        node: Some("y".into()),
+        outcome: Entry::OK,
+        reason: None,
+        version: None,
+        epoch: Some(grant.epoch),
+        migration: None,
+    }
+}
+
+pub fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "@{line}").expect("the parent reads");
     out.flush().expect("the parent reads");
 }
 
-fn open(folder: &Path) -> (State, AuditLog) {
+pub fn open(folder: &Path) -> (State, AuditLog) {
     let state = State::open(&folder.join("service.db"), StateSettings::default());
     let state = state.expect("opened");
     let audit = AuditLog::open(&folder.join("audit.jsonl"), state.anchor()).expect("opened");

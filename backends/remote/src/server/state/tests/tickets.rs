@@ -157,6 +157,43 @@ fn the_first_fetch_is_durable_before_it_is_answered() {
     assert_eq!(bench.expire()[0].state, TicketState::Undecided);
 }
 
+/// The moment between two looks at memory, when a ticket ends while its first fetch is under way.
+#[test]
+fn a_fetch_that_comes_after_its_ticket_ended_is_refused() {
+    type End = fn(&Bench, &Ticket);
+    let ends: [(&str, End); 4] = [
+        ("abort", |bench, ticket| {
+            drop(bench.abort(ticket).expect("aborted"))
+        }),
+        ("time", |bench, _| bench.pass(3600)),
+        ("revoke", |bench, _| assert!(bench.revoke("web01", "z"))),
+        ("quarantine", |bench, _| {
+            block_on(bench.state().quarantine("z")).expect("quarantined");
+        }),
+    ];
+    let late = |bench: &Bench, ticket: &Ticket| {
+        let id = ticket.id.clone();
+        block_on(
+            bench
+                .state()
+                .change(move |work| super::super::tickets::fetch(work, &id)),
+        )
+    };
+    for (what, end) in ends {
+        let (bench, ticket) = migrating();
+        end(&bench, &ticket);
+        assert_eq!(
+            kind(late(&bench, &ticket)),
+            ErrorKind::PermissionDenied,
+            "{what}"
+        );
+        let known = block_on(bench.state().ticket(&by_id(&ticket))).expect("known");
+        assert!(!known.fetched, "{what}");
+    }
+    let (bench, ticket) = migrating();
+    late(&bench, &ticket).expect("the control");
+}
+
 #[test]
 fn what_cannot_begin_is_refused() {
     let bench = Bench::new();
