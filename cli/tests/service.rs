@@ -216,7 +216,7 @@ fn what_a_service_would_serve_wrongly_is_refused() {
         "served.toml",
         &format!("{store}{}", route.replace("all", "{scope}")),
     );
-    home.refused(&serve, INVALID_CONFIG, "x.pem");
+    home.refused(&serve, INVALID_CONFIG, "`client-ca` ca.pem");
     // Others could make themselves managers.
     fs::set_permissions(home.path("service.toml"), PermissionsExt::from_mode(0o666)).expect("set");
     home.refused(&serve, PERMISSION_DENIED, "chmod go-w service.toml");

@@ -142,8 +142,8 @@ fn show(
 /// A record in one line: number and time, who, from where, what, how it went, and why.
 fn line(record: &Value) -> String {
     let text = |key: &str| match record.get(key) {
-        Some(Value::String(text)) => Some(text.clone()),
-        Some(Value::Null) | None => None,
+        Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
+        Some(Value::String(_) | Value::Null) | None => None,
         Some(other) => Some(other.to_string()),
     };
     let keys = [

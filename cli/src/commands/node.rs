@@ -142,7 +142,10 @@ fn rotation(fetched: &[Fetch]) -> Rows {
             },
             format!("first {}", at(fetch.first)),
             format!("last {}", at(fetch.last)),
-            format!("{} times", fetch.count),
+            match fetch.count {
+                1 => "once".to_owned(),
+                count => format!("{count} times"),
+            },
         ]);
     }
     rows

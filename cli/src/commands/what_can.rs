@@ -34,7 +34,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     let answer = session.within(service.what_can(&arguments.node, &session.request()))?;
     if answer.grants.is_empty() && arguments.output.format == Format::Text {
         let node = &arguments.node;
-        output::words(format_args!("{node} can read nothing but its own scope"));
+        output::words(format_args!("{node} holds no grant"));
     }
     print(answer.grants, arguments.output)
 }

@@ -148,6 +148,48 @@ async fn a_server_that_stalls_alone_is_a_timeout_that_names_it() {
     assert_eq!(proxy.connections(), 2);
 }
 
+/// No retry mends a wrong authority, however many servers there are.
+#[tokio::test]
+async fn where_none_is_believed_that_is_a_matter_of_configuration() {
+    let (site, stranger, keys) = (Site::new(), Site::new(), keys());
+    let (one, other) = (
+        serving(&stranger, &keys).await,
+        serving(&stranger, &keys).await,
+    );
+    let addresses = [one.address().to_string(), other.address().to_string()];
+    let error = get(&site.store(&addresses)).await.expect_err("strangers");
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error:?}");
+    // One that is merely down may be believed when it is back.
+    let addresses = [addresses[0].clone(), format!("127.0.0.1:{}", free_port())];
+    let error = get(&site.store(&addresses))
+        .await
+        .expect_err("a stranger and nobody");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    for address in &addresses {
+        assert!(error.message().contains(address), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_believed_does_not_keep_the_others_from_serving() {
+    let (site, stranger, keys) = (Site::new(), Site::new(), keys());
+    let (false_one, true_one) = (serving(&stranger, &keys).await, serving(&site, &keys).await);
+    let addresses = [
+        false_one.address().to_string(),
+        true_one.address().to_string(),
+    ];
+    for _ in 0..12 {
+        get(&site.store(&addresses))
+            .await
+            .expect("read from the other");
+    }
+    assert_eq!(
+        false_one.requests(),
+        Vec::<String>::new(),
+        "it was told nothing"
+    );
+}
+
 /// To ask another server would be to get round what this one said.
 #[tokio::test]
 async fn what_a_server_has_decided_is_not_asked_elsewhere() {

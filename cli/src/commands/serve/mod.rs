@@ -15,9 +15,7 @@ use keyhaul_core::{Error, ErrorKind, Policy, Result, SecretStore};
 use keyhaul_remote::server::{Server, Settings};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::failure::Outcome;
 use crate::global::Global;
@@ -79,7 +77,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
 fn serve(config: &Path, ready: impl FnOnce(&Server) -> Outcome) -> Outcome {
     raise_descriptors();
     // Before the runtime's threads, which inherit it: no signal is lost, and none ends us midway.
-    let signals = signals()?;
+    let mut signals = signals()?;
     let settings = Settings::load(config)?;
     let store = store(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -94,9 +92,8 @@ fn serve(config: &Path, ready: impl FnOnce(&Server) -> Outcome) -> Outcome {
         tokio::spawn(probe(store));
         ready(&server)?;
         notify(Moment::Ready);
-        let signals = AsyncFd::with_interest(signals, Interest::READABLE)
-            .map_err(|error| Error::io("the signals", error))?;
-        server.serve(until_told(&server, config, signals)).await?;
+        let told = until_told(&server, config, &mut signals);
+        server.serve(told).await?;
         Ok(())
     });
     // What a store still blocks in is not waited for.
@@ -137,9 +134,9 @@ async fn probe(store: Arc<dyn SecretStore>) {
 }
 
 /// Ends when the process is told to end; reloads when it is told to reload.
-async fn until_told(server: &Server, config: &Path, signals: AsyncFd<SignalFd>) {
+async fn until_told(server: &Server, config: &Path, signals: &mut UnboundedReceiver<Signal>) {
     loop {
-        match next(&signals).await {
+        match signals.recv().await {
             Some(Signal::SIGHUP) => {
                 notify(Moment::Reloading);
                 reload(server, config).await;
@@ -154,24 +151,6 @@ async fn until_told(server: &Server, config: &Path, signals: AsyncFd<SignalFd>) 
         }
     }
     notify(Moment::Stopping);
-}
-
-async fn next(signals: &AsyncFd<SignalFd>) -> Option<Signal> {
-    loop {
-        let mut ready = signals.readable().await.ok()?;
-        match signals.get_ref().read_signal() {
-            Ok(Some(received)) => {
-                if let Ok(signal) = Signal::try_from(received.ssi_signo.cast_signed()) {
-                    return Some(signal);
-                }
-            }
-            Ok(None) => ready.clear_ready(),
-            Err(error) => {
-                tracing::error!(%error, "signals cannot be read");
-                return None;
-            }
-        }
-    }
 }
 
 /// What is wrong is said, and everything stays as it was.
@@ -196,13 +175,26 @@ async fn bounded(work: impl Future<Output = Result<()>>) -> Result<()> {
     }
 }
 
-/// The signals that a service is told things by, blocked from now on.
-fn signals() -> Result<SignalFd> {
-    let failed = |error: nix::Error| Error::io("the signals", error.into());
+/// The signals that a service is told things by: blocked from now on, and taken by a thread that
+/// does nothing else.
+fn signals() -> Result<UnboundedReceiver<Signal>> {
     let set = SigSet::from_iter([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]);
-    set.thread_block().map_err(failed)?;
-    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    SignalFd::with_flags(&set, flags).map_err(failed)
+    set.thread_block()
+        .map_err(|error| Error::io("the signals", error.into()))?;
+    let (told, signals) = unbounded_channel();
+    let thread = std::thread::Builder::new().name("signals".into());
+    let take = move || {
+        // Until the service has ended, and with it the process.
+        while let Ok(signal) = set.wait() {
+            if told.send(signal).is_err() {
+                return;
+            }
+        }
+    };
+    thread
+        .spawn(take)
+        .map_err(|error| Error::io("the thread of signals", error))?;
+    Ok(signals)
 }
 
 /// A descriptor for each connection: the usual soft limit is for programs that use select.
