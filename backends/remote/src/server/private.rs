@@ -91,6 +91,13 @@ pub(super) fn lock(file: &File, path: &Path, what: &str) -> Result<()> {
     })
 }
 
+/// Lets go of a file that is [held](lock). Closing it is not enough: a child of this process that is
+/// about to become another program may still have it open.
+pub(super) fn unlock(file: &File) {
+    // Where even this fails, closing it is all that can be done.
+    let _ = flock(file, FlockOperation::Unlock);
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

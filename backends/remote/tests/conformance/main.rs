@@ -2,6 +2,7 @@
 //! writes and a manager that does the rest, on every kind of store that the service may stand on.
 
 mod handles;
+mod manage;
 mod service;
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! A live service: a server in this process, over real TLS, with certificates of its own authority.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,9 @@ const LIFETIME: Duration = Duration::from_secs(86_400);
 
 pub struct Live {
     folder: TempDir,
-    address: String,
+    files: [String; 2],
+    address: SocketAddr,
+    window: String,
     end: oneshot::Sender<()>,
     serving: JoinHandle<Result<()>>,
 }
@@ -42,10 +44,22 @@ impl Live {
             copy(issued.key, format!("{role}.key")).expect("copied");
         }
         std::fs::copy(authority.certificate(), folder.path().join("ca.pem")).expect("copied");
+        let files = [&server.certificate, &server.key].map(|path| path.display().to_string());
+        Self::start(folder, files, 0, store, window).await
+    }
+
+    /// A server with what is in the folder.
+    async fn start(
+        folder: TempDir,
+        files: [String; 2],
+        port: u16,
+        store: Arc<dyn SecretStore>,
+        window: &str,
+    ) -> Self {
         let text = format!(
             r#"
             version = 1
-            listen = ["127.0.0.1:0"]
+            listen = ["127.0.0.1:{port}"]
             state = "{folder}/service.db"
             audit = "{folder}/audit.jsonl"
             delete-window = "{window}"
@@ -64,12 +78,12 @@ impl Live {
             role = "manager"
             "#,
             folder = folder.path().display(),
-            certificate = server.certificate.display(),
-            key = server.key.display(),
+            certificate = files[0],
+            key = files[1],
         );
         let settings = Settings::parse("service.toml", &text).expect("settings");
         let server = Server::open(settings, store).await.expect("opens");
-        let address = server.addresses()[0].to_string();
+        let address = server.addresses()[0];
         let (end, ended) = oneshot::channel();
         let serving = tokio::spawn(async move {
             let until = async {
@@ -79,7 +93,9 @@ impl Live {
         });
         Self {
             folder,
+            files,
             address,
+            window: window.to_owned(),
             end,
             serving,
         }
@@ -114,6 +130,33 @@ impl Live {
         let options = Options(options.into());
         let config = StoreConfig::new(role, &url, options, "keyhaul.toml:1:1");
         Service::open(&config.expect("a store")).expect("opens")
+    }
+
+    /// The same service in another process' stead: at the same port, with a key of its own.
+    pub async fn restart(self, store: Arc<dyn SecretStore>) -> Self {
+        let _ = self.end.send(());
+        self.serving.await.expect("no panic").expect("ends well");
+        let port = self.address.port();
+        Self::start(self.folder, self.files, port, store, &self.window).await
+    }
+
+    /// What is at a path, to somebody of this role.
+    pub async fn fetch(&self, role: &str, path: &str) -> String {
+        let read = |name: String| std::fs::read(self.folder.path().join(name)).expect("there");
+        // The library's own TLS wants one for the process; a second one is none.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let authority = reqwest::Certificate::from_pem(&read("ca.pem".into())).expect("PEM");
+        let both = [read(format!("{role}.crt")), read(format!("{role}.key"))].concat();
+        let client = reqwest::Client::builder()
+            .tls_certs_only([authority])
+            .identity(reqwest::Identity::from_pem(&both).expect("PEM"))
+            .build()
+            .expect("a client");
+        let url = format!("https://{}{path}", self.address);
+        let answer = client.get(url).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["content-type"], "application/json");
+        answer.text().await.expect("text")
     }
 
     /// Ends the service, in good order.

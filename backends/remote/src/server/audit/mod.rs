@@ -245,6 +245,9 @@ impl Drop for AuditLog {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        let published = &self.published.0;
+        let published = published.lock().unwrap_or_else(PoisonError::into_inner);
+        super::private::unlock(&published.0);
     }
 }
 

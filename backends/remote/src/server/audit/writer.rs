@@ -219,6 +219,7 @@ impl Writer {
             self.file.set_len(self.length).map_err(subject)?;
             self.dirty = false;
         }
+        private::unlock(&self.file);
         self.file = Arc::new(file);
         self.length = 0;
         self.publish();

@@ -215,26 +215,6 @@ pub(super) fn sweep(work: &mut Work<'_>) -> Result<()> {
     grants::sweep(work)
 }
 
-/// Says that a ticket's time has ended, and what to do.
-pub(super) fn alarm(ticket: &Ticket) {
-    let Ticket {
-        id,
-        scope,
-        from,
-        to,
-        ..
-    } = ticket;
-    match ticket.state {
-        TicketState::Undecided => tracing::warn!(
-            "the migration {id} of {scope} is undecided: its time is over, {to} has fetched secrets, and {from} may \
-             still run the guest. Find out where it runs, then commit or abort"
-        ),
-        _ => tracing::info!(
-            "the migration {id} of {scope} has expired: {to} had fetched nothing, and {from} keeps the grant"
-        ),
-    }
-}
-
 /// The ticket that is open or undecided for `scope`.
 pub(super) fn running(work: &Work<'_>, scope: &str) -> Result<Option<Ticket>> {
     let running = "scope = ? AND state IN ('open', 'undecided')";

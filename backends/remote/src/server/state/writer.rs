@@ -191,9 +191,6 @@ fn together(db: &Connection, shared: &Shared, mut jobs: Vec<Box<dyn Job>>) -> bo
     let outcome = transact(db, shared, &mut jobs, &buffer);
     let failure = match outcome {
         Ok(work) => {
-            for ticket in &work.ended {
-                tickets::alarm(ticket);
-            }
             shared.learn(work, buffer.head);
             None
         }

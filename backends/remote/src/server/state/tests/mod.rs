@@ -18,7 +18,9 @@ use keyhaul_core::{Error, ErrorKind, Reference, Result};
 use tempfile::TempDir;
 
 use super::*;
-use crate::protocol::{BeginRequest, EndRequest, Grant, GrantRequest, RevokeRequest, Ticket};
+use crate::protocol::{
+    BeginRequest, EndRequest, Grant, GrantRequest, RevokeRequest, Ticket, TicketState,
+};
 
 const MANAGER: &str = "spiffe://site/manager/m";
 /// 2026-01-01T00:00:00Z, as `date -u -d @1767225600` tells it.
