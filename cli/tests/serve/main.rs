@@ -169,6 +169,42 @@ fn a_revoked_certificate_is_refused_once_it_is_told_to_reload() {
     service.done("manager", &["grants"]);
 }
 
+#[test]
+fn a_new_policy_is_served_after_a_reload() {
+    let mut service = Service::start();
+    service.done("manager", &["generate", "web01/root"]);
+    let reload = |service: &mut Service, from: &str, to: &str| {
+        let policy = service.path("store.toml");
+        let text = fs::read_to_string(&policy).expect("there");
+        assert!(text.contains(from), "{text}");
+        fs::write(&policy, text.replace(from, to)).expect("written");
+        service.signal(Signal::HUP);
+        service.told("RELOADING=1");
+        service.told("READY=1");
+    };
+    // Elsewhere in the same store: what was there is not there.
+    reload(
+        &mut service,
+        "store = \"local\"",
+        "store = \"local\"\npath = \"new/{scope}/{name}\"",
+    );
+    assert!(
+        service.said().contains("audit file, policy"),
+        "{}",
+        service.said()
+    );
+    assert_eq!(service.done("manager", &["list"]), "");
+    service.done("manager", &["generate", "web02/root"]);
+    // Two scopes would share a secret: everything stays.
+    reload(&mut service, "{scope}", "all");
+    assert!(
+        service.said().contains("store.toml:9"),
+        "{}",
+        service.said()
+    );
+    assert_eq!(service.done("manager", &["list"]), "web02/root\n");
+}
+
 /// What was there before is there again, on another port.
 #[test]
 fn a_second_start_finds_what_the_first_left() {
