@@ -288,7 +288,7 @@ async fn a_certificate_in_a_header_is_nobodys() {
     for header in [
         format!("x-forwarded-client-cert: By=x;URI={uri};Cert=\"{pem}\"\r\n"),
         format!("x-ssl-client-cert: {pem}\r\n"),
-        format!("ssl-client-s-dn: CN=m\r\nx-client-verify: SUCCESS\r\n"),
+        "ssl-client-s-dn: CN=m\r\nx-client-verify: SUCCESS\r\n".to_owned(),
         format!("client-cert: :{pem}:\r\n"),
         "forwarded: for=127.0.0.1;host=localhost\r\nx-forwarded-for: 127.0.0.1\r\n".to_owned(),
         "authorization: Bearer root\r\nx-vault-token: root\r\n".to_owned(),

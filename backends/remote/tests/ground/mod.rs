@@ -100,33 +100,22 @@ impl Ground {
     }
 
     /// Asks as `who` over a connection of its own, which must be let in.
-    #[track_caller]
-    pub fn ask<'a>(
-        &'a self,
-        who: &'a Issued,
-        method: &'a str,
-        path: &'a str,
-        body: Option<&'a Value>,
-    ) -> impl Future<Output = Answer> + 'a {
-        async move {
-            let mut wire = self.wire(Some(who)).await.expect("let in");
-            wire.ask(method, path, body).await.expect("answered")
-        }
+    pub async fn ask(
+        &self,
+        who: &Issued,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Answer {
+        let mut wire = self.wire(Some(who)).await.expect("let in");
+        wire.ask(method, path, body).await.expect("answered")
     }
 
     /// Asks by POST, and it must succeed.
-    #[track_caller]
-    pub fn tell<'a>(
-        &'a self,
-        who: &'a Issued,
-        path: &'a str,
-        body: Value,
-    ) -> impl Future<Output = Value> + 'a {
-        async move {
-            let answer = self.ask(who, "POST", path, Some(&body)).await;
-            assert_eq!(answer.status, 200, "{path} {body}: {answer:?}");
-            answer.json()
-        }
+    pub async fn tell(&self, who: &Issued, path: &str, body: Value) -> Value {
+        let answer = self.ask(who, "POST", path, Some(&body)).await;
+        assert_eq!(answer.status, 200, "{path} {body}: {answer:?}");
+        answer.json()
     }
 
     /// Grants a scope.
