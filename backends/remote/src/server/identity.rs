@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use keyhaul_core::Reference;
+use keyhaul_core::policy::matches_segment;
 use rustls::pki_types::CertificateDer;
 
 use crate::protocol::Role;
@@ -164,7 +165,7 @@ impl Rule {
             let segment = segments.next()?;
             if pattern == NAME {
                 name = Some(segment);
-            } else if !glob(pattern.as_bytes(), segment.as_bytes()) {
+            } else if !matches_segment(pattern, segment) {
                 return None;
             }
         }
@@ -227,7 +228,7 @@ impl ScopePattern {
     }
 
     fn matches(&self, scope: &str) -> bool {
-        &*self.0 == "*" || glob(self.0.as_bytes(), scope.as_bytes())
+        matches_segment(&self.0, scope)
     }
 }
 
@@ -244,34 +245,6 @@ pub(crate) fn is_name(name: &str) -> bool {
         && !matches!(name, "" | "." | "..")
         && name.chars().all(segment)
         && Reference::parse(&format!("@host.{name}/x")).is_ok()
-}
-
-/// Whether `pattern` matches all of `text`. Going back to the last `*` is enough: an earlier one
-/// could not reach further.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut at, mut seen) = (0, 0);
-    let mut back = None;
-    while seen < text.len() {
-        match pattern.get(at) {
-            Some(b'*') => {
-                back = Some((at, seen));
-                at += 1;
-            }
-            Some(byte) if *byte == text[seen] => {
-                at += 1;
-                seen += 1;
-            }
-            _ => {
-                let Some((wild, from)) = back else {
-                    return false;
-                };
-                back = Some((wild, from + 1));
-                at = wild + 1;
-                seen = from + 1;
-            }
-        }
-    }
-    pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
 /// Whether some text matches both patterns.
