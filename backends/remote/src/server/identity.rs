@@ -59,6 +59,22 @@ impl Roles {
                 other.place
             ));
         }
+        if rule.role == Role::Node && !rule.shared && rule.is_many() {
+            return Err(
+                "several certificates can be the same node by this rule, as `*` stands for \
+                 anything: write it out, or say `shared = true` where each of them may read what \
+                 the others may"
+                    .into(),
+            );
+        }
+        if let Some(other) = self.0.iter().find(|other| other.confuses(&rule)) {
+            return Err(format!(
+                "a certificate of this rule and one of the rule at {} can be the same node, which \
+                 grants know by its name alone: have one rule for both, give them different \
+                 `name`s, or say `shared = true` in both where each may read what the other may",
+                other.place
+            ));
+        }
         self.0.push(rule);
         Ok(())
     }
@@ -99,6 +115,8 @@ pub(super) struct Rule {
     role: Role,
     scopes: Arc<[ScopePattern]>,
     name: Option<Arc<str>>,
+    /// Whether a node of it may have other certificates too.
+    shared: bool,
     place: String,
 }
 
@@ -125,6 +143,7 @@ impl Rule {
             role,
             scopes: Arc::from([ScopePattern("*".into())]),
             name: None,
+            shared: false,
             place,
         })
     }
@@ -138,6 +157,15 @@ impl Rule {
             return Err("a name is 1 to 123 of [A-Za-z0-9._-] and does not start with `-`".into());
         }
         self.name = Some(name.into());
+        Ok(self)
+    }
+
+    /// Lets several certificates be the same node.
+    pub(super) fn shared(mut self) -> Result<Self, String> {
+        if self.role != Role::Node {
+            return Err("only nodes can be shared: grants know nobody else by a name".into());
+        }
+        self.shared = true;
         Ok(self)
     }
 
@@ -155,6 +183,23 @@ impl Rule {
 
     fn captures(&self) -> bool {
         self.uri.iter().any(|segment| segment == NAME)
+    }
+
+    /// Whether URIs that differ are the same node by it.
+    fn is_many(&self) -> bool {
+        self.uri.iter().any(|segment| segment.contains('*'))
+    }
+
+    /// Whether some URI of one and another of the other are the same node, and not both rules say
+    /// that this is meant.
+    fn confuses(&self, other: &Self) -> bool {
+        let nodes = self.role == Role::Node && other.role == Role::Node;
+        // `{name}` is any name.
+        let same = match (&self.name, &other.name) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => true,
+        };
+        nodes && same && !(self.shared && other.shared)
     }
 
     /// Who it is, where the rule matches.
@@ -355,6 +400,56 @@ mod tests {
             let added = roles.add(rule(other, Role::Manager));
             assert_eq!(added.is_err(), expected, "{one} {other}");
         }
+    }
+
+    #[test]
+    fn rules_by_which_two_certificates_are_one_node_are_refused_unless_that_is_meant() {
+        let named = |uri: &str, name: Option<&str>| {
+            let rule = rule(uri, Role::Node);
+            match name {
+                None => rule,
+                Some(name) => rule.named(name).expect(name),
+            }
+        };
+        let first = ("spiffe://a/node/{name}", None);
+        let fixed = ("spiffe://a/y", Some("y"));
+        for (one, other, refused) in [
+            (first, ("spiffe://b/node/{name}", None), true),
+            (first, ("spiffe://b/y", Some("y")), true),
+            (fixed, ("spiffe://b/y", Some("y")), true),
+            (fixed, ("spiffe://b/z", Some("z")), false),
+        ] {
+            let (one, other) = (named(one.0, one.1), named(other.0, other.1));
+            let mut roles = Roles::default();
+            roles.add(one.clone()).expect("the first");
+            let added = roles.add(other.clone());
+            assert_eq!(added.is_err(), refused, "{one:?} {other:?}");
+            if let Err(rule) = added {
+                assert!(rule.contains("server.toml:1:1") && rule.contains("`shared = true`"));
+            }
+            // Both have to say so.
+            let both = |one: Rule, other: Rule| {
+                let mut roles = Roles::default();
+                roles.add(one).and_then(|()| roles.add(other)).is_ok()
+            };
+            let shared = |rule: &Rule| rule.clone().shared().expect("a node's");
+            assert!(both(shared(&one), shared(&other)));
+            assert_eq!(both(shared(&one), other), !refused);
+        }
+        for many in [
+            rule("spiffe://*/node/{name}", Role::Node),
+            named("spiffe://a/y*", Some("y")),
+        ] {
+            let refused = Roles::default().add(many.clone());
+            assert!(refused.is_err_and(|rule| rule.contains("`shared = true`")));
+            let shared = many.shared().expect("a node's");
+            Roles::default().add(shared).expect("meant");
+        }
+        // Who is no node is known by the whole URI.
+        assert!(rule("spiffe://a/manager", Role::Manager).shared().is_err());
+        Roles::default()
+            .add(rule("spiffe://*/manager/*", Role::Manager))
+            .expect("many managers");
     }
 
     #[test]
