@@ -180,6 +180,27 @@ fn the_audit_of_no_file_is_not_found_and_of_another_is_damaged() {
 }
 
 #[test]
+fn what_has_no_chain_is_called_by_its_name() {
+    let home = Home::new();
+    home.policy(&[]);
+    let record = r#"{"time":"2026-11-21T23:42:51Z","event":"end","request":"f1","actor":"uid:0"}"#;
+    home.file("log.jsonl", &format!("{record}\n"));
+    home.file("service.db", "SQLite format 3\0and so on");
+    let verify = |name: &str, status, words: &str| {
+        home.refused(&["audit", "verify", name], status, words);
+    };
+    verify(
+        "log.jsonl",
+        INVALID_CONFIG,
+        "the log of a policy's `[audit]`",
+    );
+    verify("service.db", INVALID_CONFIG, "is a database");
+    // The control: what only resembles a record of a chain is damaged.
+    home.file("damaged.jsonl", "{\"sequence\":1,\"hash\":\"00\"}\n");
+    verify("damaged.jsonl", CORRUPT, "damaged.jsonl");
+}
+
+#[test]
 fn a_key_service_takes_no_path() {
     let home = Home::new();
     home.policy(&["east"]);

@@ -1,6 +1,9 @@
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use keyhaul_core::{Error, ErrorKind};
 use keyhaul_remote::protocol::AuditHead;
 use keyhaul_remote::server::audit::verify;
 use serde::Serialize;
@@ -88,7 +91,8 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
             head,
             output,
         } => {
-            let found = verify(&files, head.as_ref())?;
+            let found = verify(&files, head.as_ref())
+                .map_err(|error| files.iter().find_map(|file| other(file)).unwrap_or(error))?;
             let sound = Sound {
                 first: found.first,
                 records: found.records,
@@ -170,6 +174,29 @@ fn line(record: &Value) -> String {
     // From afar: nothing of it steers a terminal.
     let line = words.join(" ").replace(char::is_control, " ");
     line + "\n"
+}
+
+/// What a file is that does not verify because it is no key service's audit, where it can be told.
+fn other(file: &Path) -> Option<Error> {
+    // The verification has opened it before: it is a file, and waits for nobody.
+    let mut start = Vec::new();
+    let opened = File::open(file).ok()?;
+    opened.take(64 * 1024).read_to_end(&mut start).ok()?;
+    let line = start.split(|byte| *byte == b'\n').next()?;
+    let what = if start.starts_with(b"SQLite format 3\0") {
+        "a database, as a key service's `state` is"
+    } else {
+        let record: Value = serde_json::from_slice(line).ok()?;
+        let has = |key| record.get(key).is_some();
+        if !has("event") || has("hash") {
+            return None;
+        }
+        "the log of a policy's `[audit]`, whose records have no chain to verify"
+    };
+    let message = format!("{} is {what}", file.display());
+    Some(Error::new(ErrorKind::InvalidConfig, message).with_advice(
+        "`audit verify` holds the file that a key service's `audit` names against its chain",
+    ))
 }
 
 fn print(sound: &Sound, anchored: bool, output: Output) -> Outcome {

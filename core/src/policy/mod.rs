@@ -22,7 +22,7 @@ use crate::registry::{Registry, StoreConfig};
 use crate::{Error, ErrorKind, Reference, Result, SecretPath};
 
 pub use file::{Location, check_trust, locate};
-pub use pattern::Pattern;
+pub use pattern::{Pattern, matches_segment};
 pub use store::{BreakerChoice, store_keys};
 
 /// What a program holds of its policy: every line checked, nothing opened.

@@ -90,6 +90,13 @@ impl fmt::Debug for Pattern {
     }
 }
 
+/// Whether `text` is what one segment of a pattern stands for: `*` is any run of characters, and
+/// nothing else is special.
+pub fn matches_segment(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    glob(pattern, text, |byte| *byte == b'*', |a, b| a == b)
+}
+
 /// Whether `pattern` matches `subject`, by segments. A subject may itself hold wildcards: they are
 /// covered by wildcards at least as wide.
 fn covers(pattern: &[&str], subject: &[&str]) -> bool {
@@ -173,6 +180,24 @@ mod tests {
                 expected,
                 "{text} {reference}"
             );
+        }
+    }
+
+    #[test]
+    fn a_segment_is_matched_whole_whatever_its_characters() {
+        for (pattern, text, expected) in [
+            ("*", "", true),
+            ("*", "a b~{c}", true),
+            ("", "", true),
+            ("", "a", false),
+            ("acme.*", "acme.web01", true),
+            ("acme.*", "acme", false),
+            ("acme.*", "xacme.web01", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-b-b", false),
+            ("node?", "node1", false),
+        ] {
+            assert_eq!(matches_segment(pattern, text), expected, "{pattern} {text}");
         }
     }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::audit::Entry;
 use super::connection::Connection;
-use super::failure::{internal, invalid, of_store, reason, refused};
+use super::failure::{internal, invalid, of_store, out_of_reach, reason};
 use super::guard::Operation;
 use super::identity::Identity;
 use super::{Live, Shared};
@@ -103,8 +103,9 @@ impl Call {
         if self.identity.covers(scope) {
             return Ok(());
         }
-        self.deny(entry.clone(), "the role does not cover the scope")
-            .await
+        let error = out_of_reach();
+        let reason = "the role does not cover the scope";
+        Err(self.deny(entry.clone(), error, reason).await)
     }
 
     /// As [`reach`](Self::reach), for what is about all scopes.
@@ -115,20 +116,20 @@ impl Call {
         if self.identity.covers_all() {
             return Ok(());
         }
-        self.deny(entry.clone(), "the role does not cover all scopes")
-            .await
+        let error = out_of_reach();
+        let reason = "the role does not cover all scopes";
+        Err(self.deny(entry.clone(), error, reason).await)
     }
 
-    /// Says no, and the audit why.
-    ///
-    /// # Errors
-    /// `PermissionDenied`, always; `Internal` where the audit cannot be written.
-    pub(super) async fn deny<T>(&self, mut entry: Entry, reason: &'static str) -> Result<T> {
-        let error = refused();
+    /// What to say no with, once the audit has why: `error`, or `Internal` where the audit cannot be
+    /// written.
+    pub(super) async fn deny(&self, mut entry: Entry, error: Error, reason: &'static str) -> Error {
         entry.outcome = error.kind().name();
         entry.reason = Some(Cow::Borrowed(reason));
-        self.record(vec![entry]).await?;
-        Err(error)
+        match self.record(vec![entry]).await {
+            Ok(_) => error,
+            Err(failed) => failed,
+        }
     }
 
     /// A record of this call about `subject`.

@@ -162,6 +162,7 @@ struct WrittenRole {
     role: Role,
     scopes: Option<Vec<Spanned<String>>>,
     name: Option<Spanned<String>>,
+    shared: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -249,6 +250,9 @@ impl Document<'_> {
                     );
                 }
                 rule = rule.scoped(patterns).map_err(|rule| at(&role.uri, rule))?;
+            }
+            if role.shared == Some(true) {
+                rule = rule.shared().map_err(|rule| at(&role.uri, rule))?;
             }
             roles.add(rule).map_err(|rule| at(&role.uri, rule))?;
         }

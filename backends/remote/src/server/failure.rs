@@ -1,9 +1,13 @@
 //! What the far end is told of a failure, and what only the audit is told.
 
+use std::error::Error as _;
+
 use keyhaul_core::{Error, ErrorKind};
 
-/// That a certificate's holder may not do that: the same words whatever there is, and whatever the
-/// reason.
+use super::guard::Operation;
+use crate::protocol::Role;
+
+/// That a node may not read that: the same words whatever there is, and whatever the reason.
 pub(super) fn refused() -> Error {
     Error::new(
         ErrorKind::PermissionDenied,
@@ -12,6 +16,39 @@ pub(super) fn refused() -> Error {
     .with_advice(
         "a manager grants scopes to nodes; the service's audit has the reason under the request's id",
     )
+}
+
+/// That it takes a certificate of another role. It says nothing of what there is: the role and the
+/// operation decide, and everybody knows the table.
+pub(super) fn wrong_role(operation: Operation, role: Role) -> Error {
+    let mut able: Vec<&str> = operation.roles().iter().copied().map(of_role).collect();
+    able.sort_unstable();
+    let able = able.join(" or ");
+    let message = format!(
+        "{} certificate cannot {}: {able} can",
+        of_role(role),
+        operation.does()
+    );
+    Error::new(ErrorKind::PermissionDenied, message).with_advice(format!(
+        "ask with {able} certificate: `--config` names a policy, and `client-cert` in it the certificate"
+    ))
+}
+
+/// That a manager's or an operator's scopes end before that one.
+pub(super) fn out_of_reach() -> Error {
+    Error::new(
+        ErrorKind::PermissionDenied,
+        "this certificate's scopes do not reach that far",
+    )
+    .with_advice("`scopes` of its role in the service's configuration says which they are")
+}
+
+const fn of_role(role: Role) -> &'static str {
+    match role {
+        Role::Manager => "a manager's",
+        Role::Node => "a node's",
+        Role::Operator => "an operator's",
+    }
 }
 
 /// That a request is not what it must be.
@@ -54,15 +91,63 @@ pub(super) fn of_store(error: Error) -> Error {
     mapped.with_source(error)
 }
 
-/// A failure for the audit: the message and all that is underneath.
+/// A failure for the audit: the message and all that is underneath. What only repeats what stands
+/// above it, or says it with more, is there once.
 pub(super) fn reason(error: &Error) -> String {
-    // `Debug` walks the sources, and holds no byte of a value: no error does.
-    format!("{error:?}")
+    // None of it holds a byte of a value: no error does.
+    let mut parts = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(source) = next {
+        let words = source.to_string();
+        match parts.last_mut() {
+            Some(last) if words.starts_with(&*last) => *last = words,
+            Some(last) if last.contains(&words) => {}
+            _ => parts.push(words),
+        }
+        next = source.source();
+    }
+    parts.join(": ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_role_is_told_whose_certificate_it_takes() {
+        let told = |operation, role| {
+            let error = wrong_role(operation, role);
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            // What helps a node that lacks a grant helps nobody here.
+            assert!(!error.advice().unwrap_or_default().contains("grants scopes"));
+            error.message().to_owned()
+        };
+        let cannot = "a manager's certificate cannot read values: a node's can";
+        assert_eq!(told(Operation::Read, Role::Manager), cannot);
+        let cannot = "a manager's certificate cannot read the audit: an operator's can";
+        assert_eq!(told(Operation::Audit, Role::Manager), cannot);
+        let cannot = "a node's certificate cannot set values: an operator's can";
+        assert_eq!(told(Operation::Write, Role::Node), cannot);
+        let cannot = "an operator's certificate cannot quarantine nodes: a manager's can";
+        assert_eq!(told(Operation::Quarantine, Role::Operator), cannot);
+    }
+
+    #[test]
+    fn a_reason_says_everything_once() {
+        let store = Error::new(ErrorKind::AlreadyExists, "web01/root is there");
+        let twice = of_store(store.duplicate());
+        assert_eq!(reason(&twice), "already exists: web01/root is there");
+        // What the source knows beyond its message stays.
+        let placed = of_store(store.duplicate().with_place("served.toml:3:1"));
+        let words = "already exists: web01/root is there at served.toml:3:1";
+        assert_eq!(reason(&placed), words);
+        // The control: what differs stands one after the other.
+        let io = std::io::Error::other("the disk is gone");
+        let store = Error::new(ErrorKind::Internal, "the file cannot be read").with_source(io);
+        let expected = "internal error: the service cannot use its store: \
+                        internal error: the file cannot be read: the disk is gone";
+        assert_eq!(reason(&of_store(store)), expected);
+    }
 
     #[test]
     fn what_a_store_says_of_itself_stays_with_the_audit() {

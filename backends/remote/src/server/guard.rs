@@ -4,9 +4,10 @@ use http::Method;
 
 use crate::protocol::{Role, path};
 
-/// Declares each operation once: its name in the audit, its method and path, and who may ask.
+/// Declares each operation once: its name in the audit, what it does in words, its method and path,
+/// and who may ask.
 macro_rules! operations {
-    ($($name:ident $word:literal $method:ident $path:ident [$($role:ident)*];)*) => {
+    ($($name:ident $word:literal $does:literal $method:ident $path:ident [$($role:ident)*];)*) => {
         /// What is asked.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(super) enum Operation { $($name,)* }
@@ -21,9 +22,14 @@ macro_rules! operations {
                 match self { $(Self::$name => $word,)* }
             }
 
-            /// Whether `role` may ask at all. About which scopes is decided when they are known.
-            pub(super) fn is_for(self, role: Role) -> bool {
-                match self { $(Self::$name => [$(Role::$role),*].contains(&role),)* }
+            /// What it does, as words that follow "can".
+            pub(super) const fn does(self) -> &'static str {
+                match self { $(Self::$name => $does,)* }
+            }
+
+            /// Who may ask at all. About which scopes is decided when they are known.
+            pub(super) const fn roles(self) -> &'static [Role] {
+                match self { $(Self::$name => &[$(Role::$role),*],)* }
             }
 
             /// The operation at a path, which is matched to the byte; or the methods that the path
@@ -49,28 +55,28 @@ macro_rules! operations {
 
 // The hot one first.
 operations! {
-    Read "read" POST READ [Node];
-    Stat "stat" POST STAT [Manager Node Operator];
-    Service "service" GET SERVICE [Manager Node Operator];
-    OpenApi "openapi" GET OPENAPI [Manager Node Operator];
-    Write "write" POST WRITE [Operator];
-    Generate "generate" POST GENERATE [Manager];
-    Delete "delete" POST DELETE [Manager];
-    Restore "restore" POST RESTORE [Manager];
-    List "list" GET SECRETS [Manager];
-    Grants "grants" GET GRANTS [Manager];
-    Grant "grant" POST GRANTS [Manager];
-    Revoke "revoke" POST REVOKE [Manager];
-    WhoCan "who-can" GET WHO_CAN [Manager];
-    WhatCan "what-can" GET WHAT_CAN [Manager];
-    Migrations "migrations" GET MIGRATIONS [Manager];
-    Begin "migrate-begin" POST MIGRATIONS [Manager];
-    Commit "migrate-commit" POST COMMIT [Manager];
-    Abort "migrate-abort" POST ABORT [Manager];
-    Nodes "nodes" GET NODES [Manager];
-    Quarantine "quarantine" POST QUARANTINE [Manager];
-    Release "release" POST RELEASE [Manager];
-    Audit "audit" GET AUDIT [Operator];
+    Read "read" "read values" POST READ [Node];
+    Stat "stat" "see metadata" POST STAT [Manager Node Operator];
+    Service "service" "see what the service is" GET SERVICE [Manager Node Operator];
+    OpenApi "openapi" "see the interface" GET OPENAPI [Manager Node Operator];
+    Write "write" "set values" POST WRITE [Operator];
+    Generate "generate" "have values made" POST GENERATE [Manager];
+    Delete "delete" "delete secrets" POST DELETE [Manager];
+    Restore "restore" "bring secrets back" POST RESTORE [Manager];
+    List "list" "list names" GET SECRETS [Manager];
+    Grants "grants" "see grants" GET GRANTS [Manager];
+    Grant "grant" "grant" POST GRANTS [Manager];
+    Revoke "revoke" "revoke" POST REVOKE [Manager];
+    WhoCan "who-can" "see grants" GET WHO_CAN [Manager];
+    WhatCan "what-can" "see grants" GET WHAT_CAN [Manager];
+    Migrations "migrations" "see migrations" GET MIGRATIONS [Manager];
+    Begin "migrate-begin" "begin migrations" POST MIGRATIONS [Manager];
+    Commit "migrate-commit" "end migrations" POST COMMIT [Manager];
+    Abort "migrate-abort" "end migrations" POST ABORT [Manager];
+    Nodes "nodes" "see nodes" GET NODES [Manager];
+    Quarantine "quarantine" "quarantine nodes" POST QUARANTINE [Manager];
+    Release "release" "release nodes" POST RELEASE [Manager];
+    Audit "audit" "read the audit" GET AUDIT [Operator];
 }
 
 #[cfg(test)]
@@ -109,7 +115,7 @@ mod tests {
         let who = |operation: Operation| -> Vec<Role> {
             [Role::Manager, Role::Node, Role::Operator]
                 .into_iter()
-                .filter(|role| operation.is_for(*role))
+                .filter(|role| operation.roles().contains(role))
                 .collect()
         };
         for operation in Operation::ALL {

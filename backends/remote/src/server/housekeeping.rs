@@ -15,6 +15,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const FLUSH: u64 = 5;
 /// How many rounds lie between two sweeps of what was deleted.
 const SWEEP: u64 = 30;
+/// How many rounds lie between two looks at the age of the revocation lists: an hour.
+const LISTS: u64 = 3600;
 /// How long one sweep may take: stores have limits of their own, or none.
 const SWEEPING: Duration = Duration::from_secs(60);
 /// Who the audit says it was.
@@ -31,6 +33,10 @@ pub(super) async fn run(shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
         }
         if round % SWEEP == 0 && timeout(SWEEPING, burial::sweep(&shared)).await.is_err() {
             tracing::warn!("a sweep of what was deleted took too long; the next one goes on");
+        }
+        // Loading them has looked, too.
+        if round % LISTS == LISTS - 1 {
+            shared.live().tls.warn();
         }
         let over = ended.wait_for(|ended| *ended);
         // A sender that is gone is an end too: only the time is a reason to go on.

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use super::audit::Entry;
 use super::call::Call;
 use super::connection::Connection;
-use super::failure::{internal, invalid, refused};
+use super::failure::{internal, invalid, wrong_role};
 use super::guard::Operation;
 use super::handlers;
 use crate::protocol::{MEDIA_TYPE, Problem, header as ours, limit};
@@ -117,14 +117,10 @@ async fn answer(
         idempotency: idempotency(&parts.headers)?,
         live,
     };
-    if !operation.is_for(call.identity.role) {
+    if !operation.roles().contains(&call.identity.role) {
+        let error = wrong_role(operation, call.identity.role);
         let reason = "the role may not ask that";
-        return Err(call
-            .deny::<()>(call.entry(None), reason)
-            .await
-            .err()
-            .unwrap_or_else(refused)
-            .into());
+        return Err(call.deny(call.entry(None), error, reason).await.into());
     }
     let query = parts.uri.query();
     let body = if parts.method == Method::GET {

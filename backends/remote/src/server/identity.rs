@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use keyhaul_core::Reference;
+use keyhaul_core::policy::matches_segment;
 use rustls::pki_types::CertificateDer;
 
 use crate::protocol::Role;
@@ -58,6 +59,22 @@ impl Roles {
                 other.place
             ));
         }
+        if rule.role == Role::Node && !rule.shared && rule.is_many() {
+            return Err(
+                "several certificates can be the same node by this rule, as `*` stands for \
+                 anything: write it out, or say `shared = true` where each of them may read what \
+                 the others may"
+                    .into(),
+            );
+        }
+        if let Some(other) = self.0.iter().find(|other| other.confuses(&rule)) {
+            return Err(format!(
+                "a certificate of this rule and one of the rule at {} can be the same node, which \
+                 grants know by its name alone: have one rule for both, give them different \
+                 `name`s, or say `shared = true` in both where each may read what the other may",
+                other.place
+            ));
+        }
         self.0.push(rule);
         Ok(())
     }
@@ -98,6 +115,8 @@ pub(super) struct Rule {
     role: Role,
     scopes: Arc<[ScopePattern]>,
     name: Option<Arc<str>>,
+    /// Whether a node of it may have other certificates too.
+    shared: bool,
     place: String,
 }
 
@@ -124,6 +143,7 @@ impl Rule {
             role,
             scopes: Arc::from([ScopePattern("*".into())]),
             name: None,
+            shared: false,
             place,
         })
     }
@@ -137,6 +157,15 @@ impl Rule {
             return Err("a name is 1 to 123 of [A-Za-z0-9._-] and does not start with `-`".into());
         }
         self.name = Some(name.into());
+        Ok(self)
+    }
+
+    /// Lets several certificates be the same node.
+    pub(super) fn shared(mut self) -> Result<Self, String> {
+        if self.role != Role::Node {
+            return Err("only nodes can be shared: grants know nobody else by a name".into());
+        }
+        self.shared = true;
         Ok(self)
     }
 
@@ -156,6 +185,23 @@ impl Rule {
         self.uri.iter().any(|segment| segment == NAME)
     }
 
+    /// Whether URIs that differ are the same node by it.
+    fn is_many(&self) -> bool {
+        self.uri.iter().any(|segment| segment.contains('*'))
+    }
+
+    /// Whether some URI of one and another of the other are the same node, and not both rules say
+    /// that this is meant.
+    fn confuses(&self, other: &Self) -> bool {
+        let nodes = self.role == Role::Node && other.role == Role::Node;
+        // `{name}` is any name.
+        let same = match (&self.name, &other.name) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => true,
+        };
+        nodes && same && !(self.shared && other.shared)
+    }
+
     /// Who it is, where the rule matches.
     fn matches(&self, uri: &str) -> Option<Result<Identity, Refusal>> {
         let mut name = self.name.as_deref();
@@ -164,7 +210,7 @@ impl Rule {
             let segment = segments.next()?;
             if pattern == NAME {
                 name = Some(segment);
-            } else if !glob(pattern.as_bytes(), segment.as_bytes()) {
+            } else if !matches_segment(pattern, segment) {
                 return None;
             }
         }
@@ -227,7 +273,7 @@ impl ScopePattern {
     }
 
     fn matches(&self, scope: &str) -> bool {
-        &*self.0 == "*" || glob(self.0.as_bytes(), scope.as_bytes())
+        matches_segment(&self.0, scope)
     }
 }
 
@@ -244,34 +290,6 @@ pub(crate) fn is_name(name: &str) -> bool {
         && !matches!(name, "" | "." | "..")
         && name.chars().all(segment)
         && Reference::parse(&format!("@host.{name}/x")).is_ok()
-}
-
-/// Whether `pattern` matches all of `text`. Going back to the last `*` is enough: an earlier one
-/// could not reach further.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut at, mut seen) = (0, 0);
-    let mut back = None;
-    while seen < text.len() {
-        match pattern.get(at) {
-            Some(b'*') => {
-                back = Some((at, seen));
-                at += 1;
-            }
-            Some(byte) if *byte == text[seen] => {
-                at += 1;
-                seen += 1;
-            }
-            _ => {
-                let Some((wild, from)) = back else {
-                    return false;
-                };
-                back = Some((wild, from + 1));
-                at = wild + 1;
-                seen = from + 1;
-            }
-        }
-    }
-    pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
 /// Whether some text matches both patterns.
@@ -382,6 +400,56 @@ mod tests {
             let added = roles.add(rule(other, Role::Manager));
             assert_eq!(added.is_err(), expected, "{one} {other}");
         }
+    }
+
+    #[test]
+    fn rules_by_which_two_certificates_are_one_node_are_refused_unless_that_is_meant() {
+        let named = |uri: &str, name: Option<&str>| {
+            let rule = rule(uri, Role::Node);
+            match name {
+                None => rule,
+                Some(name) => rule.named(name).expect(name),
+            }
+        };
+        let first = ("spiffe://a/node/{name}", None);
+        let fixed = ("spiffe://a/y", Some("y"));
+        for (one, other, refused) in [
+            (first, ("spiffe://b/node/{name}", None), true),
+            (first, ("spiffe://b/y", Some("y")), true),
+            (fixed, ("spiffe://b/y", Some("y")), true),
+            (fixed, ("spiffe://b/z", Some("z")), false),
+        ] {
+            let (one, other) = (named(one.0, one.1), named(other.0, other.1));
+            let mut roles = Roles::default();
+            roles.add(one.clone()).expect("the first");
+            let added = roles.add(other.clone());
+            assert_eq!(added.is_err(), refused, "{one:?} {other:?}");
+            if let Err(rule) = added {
+                assert!(rule.contains("server.toml:1:1") && rule.contains("`shared = true`"));
+            }
+            // Both have to say so.
+            let both = |one: Rule, other: Rule| {
+                let mut roles = Roles::default();
+                roles.add(one).and_then(|()| roles.add(other)).is_ok()
+            };
+            let shared = |rule: &Rule| rule.clone().shared().expect("a node's");
+            assert!(both(shared(&one), shared(&other)));
+            assert_eq!(both(shared(&one), other), !refused);
+        }
+        for many in [
+            rule("spiffe://*/node/{name}", Role::Node),
+            named("spiffe://a/y*", Some("y")),
+        ] {
+            let refused = Roles::default().add(many.clone());
+            assert!(refused.is_err_and(|rule| rule.contains("`shared = true`")));
+            let shared = many.shared().expect("a node's");
+            Roles::default().add(shared).expect("meant");
+        }
+        // Who is no node is known by the whole URI.
+        assert!(rule("spiffe://a/manager", Role::Manager).shared().is_err());
+        Roles::default()
+            .add(rule("spiffe://*/manager/*", Role::Manager))
+            .expect("many managers");
     }
 
     #[test]

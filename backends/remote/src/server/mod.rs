@@ -12,6 +12,7 @@ mod housekeeping;
 mod http;
 mod identity;
 mod listen;
+mod lists;
 mod private;
 mod room;
 pub mod state;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use keyhaul_core::credential::CredentialSource;
+use keyhaul_core::policy::check_trust;
 use keyhaul_core::{Error, ErrorKind, Result};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
@@ -14,6 +15,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
 use super::config::TlsFiles;
+use super::lists::Lists;
 
 /// Bytes that a reader of PEM takes.
 const MAX_PEM: u64 = 16 * 1024 * 1024;
@@ -23,6 +25,7 @@ const MAX_PEM: u64 = 16 * 1024 * 1024;
 pub(super) struct Tls {
     pub(super) config: Arc<ServerConfig>,
     verifier: Arc<dyn ClientCertVerifier>,
+    lists: Lists,
 }
 
 impl Tls {
@@ -32,7 +35,7 @@ impl Tls {
     /// `InvalidConfig` or `PermissionDenied` with the file.
     pub(super) fn load(files: &TlsFiles) -> Result<Self> {
         let provider = Arc::new(provider());
-        let verifier = verifier(files, Arc::clone(&provider))?;
+        let (verifier, lists) = verifier(files, Arc::clone(&provider))?;
         let what = what("certificate", &files.certificate);
         let chain = certificates(&files.certificate, &what)?;
         let key = key(&files.key)?;
@@ -50,10 +53,17 @@ impl Tls {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Every connection shows its certificate anew: nothing outlives a revocation.
         config.send_tls13_tickets = 0;
+        lists.warn();
         Ok(Self {
             config: Arc::new(config),
             verifier,
+            lists,
         })
+    }
+
+    /// Tells the log of revocation lists that should have been replaced.
+    pub(super) fn warn(&self) {
+        self.lists.warn();
     }
 
     /// Judges a chain as at a handshake now: revoked and expired ones fail.
@@ -84,8 +94,10 @@ fn provider() -> CryptoProvider {
 fn verifier(
     files: &TlsFiles,
     provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>> {
+) -> Result<(Arc<dyn ClientCertVerifier>, Lists)> {
     let authorities = what("client-ca", &files.client_ca);
+    // Who can write it can be any node, any manager and any operator.
+    check_trust("`client-ca`", &files.client_ca)?;
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&files.client_ca, &authorities)? {
         roots.add(certificate).map_err(|error| {
@@ -94,8 +106,11 @@ fn verifier(
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let mut what = authorities;
+    let mut ends = Lists::default();
     if let Some(path) = &files.crl {
         what = self::what("crl", path);
+        // Who can write it can take a revocation back.
+        check_trust("`crl`", path)?;
         let pem = read(path, &what)?;
         let lists = CertificateRevocationListDer::pem_slice_iter(&pem)
             .collect::<Result<Vec<_>, _>>()
@@ -103,11 +118,15 @@ fn verifier(
         if lists.is_empty() {
             return Err(invalid(&what, "holds no revocation list in PEM"));
         }
+        ends = Lists::of(path, &lists);
         builder = builder.with_crls(lists);
     }
-    builder
+    // A list that is past its `nextUpdate` is used all the same, as is the default of rustls: what
+    // it revokes stays revoked, and no host is locked out because a timer failed.
+    let verifier = builder
         .build()
-        .map_err(|error| invalid(&what, "cannot be used").with_source(error))
+        .map_err(|error| invalid(&what, "cannot be used").with_source(error))?;
+    Ok((verifier, ends))
 }
 
 fn certificates(path: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>> {

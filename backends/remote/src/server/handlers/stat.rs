@@ -10,7 +10,7 @@ use keyhaul_core::{
 
 use super::super::burial;
 use super::super::call::{Call, fail, json};
-use super::super::failure::refused;
+use super::super::failure::{out_of_reach, refused};
 use crate::protocol::{
     MetadataBody, Outcome, ReadItem, Role, Stat, StatAnswer, StatRequest, field, limit,
 };
@@ -86,7 +86,7 @@ fn judge(call: &Call, asked: &ReadItem) -> Judged {
         },
         Role::Manager | Role::Operator if call.identity.covers(reference.scope()) => Ok(reference),
         Role::Manager | Role::Operator => {
-            Err((refused(), Some("the role does not cover the scope")))
+            Err((out_of_reach(), Some("the role does not cover the scope")))
         }
     }
 }
@@ -104,10 +104,7 @@ async fn look(call: &Call, asked: &ReadItem, reference: &Reference) -> Result<Me
     if call.identity.role == Role::Node
         && let Err(_denied) = call.shared().state.may_read(&call.identity.name, reference)
     {
-        return Err(Error::new(
-            ErrorKind::PermissionDenied,
-            refused().message().to_owned(),
-        ));
+        return Err(refused());
     }
     Ok(metadata)
 }
