@@ -13,6 +13,7 @@ use tempfile::TempDir;
 /// No step of these tests takes a tenth of it.
 const LIMIT: Duration = Duration::from_secs(60);
 const CONFLICT: i32 = 11;
+const INVALID_REFERENCE: i32 = 15;
 const PERMISSION_DENIED: i32 = 17;
 
 /// A service to try things out, ended with the value.
@@ -214,7 +215,14 @@ fn a_migration_moves_the_right_to_read() {
     let open = service.json("manager", &["migrate", "list", "--state", "open"]);
     assert_eq!(open["migrations"][0]["fetched"], true);
     let id = ticket["id"].as_str().expect("an id");
-    service.done("manager", &["migrate", "commit", "--id", id]);
+    let scope = ["migrate", "commit", "web01"];
+    service.refused("manager", &scope, INVALID_REFERENCE);
+    let other = [&scope[..], &["--from", "node-a", "--to", "node-c"]].concat();
+    service.refused("manager", &other, CONFLICT);
+    service.done("manager", &["migrate", "commit", id]);
+    // The same again, named by what it moved.
+    let same = [&scope[..], &["--from", "node-a", "--to", "node-b"]].concat();
+    service.done("manager", &same);
     service.refused("node-a", &["get", "web01/root"], PERMISSION_DENIED);
     service.done("node-b", &["get", "web01/root"]);
     let held = service.json("manager", &["what-can", "node-b"]);
