@@ -124,5 +124,6 @@ fn entry(shared: &Shared, ended: &Ended) -> Entry {
             Ended::Ticket(_) => None,
         },
         migration,
+        terms: serde_json::Map::new(),
     }
 }

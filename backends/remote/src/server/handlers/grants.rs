@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use keyhaul_core::Result;
+use serde_json::json;
 
 use super::super::call::Call;
 use super::super::failure::invalid;
@@ -34,6 +35,10 @@ pub(super) async fn grant(call: &Arc<Call>, request: GrantRequest) -> Result<Vec
     call.scope(&request.scope)?;
     let mut entry = call.entry(Some(request.scope.clone()));
     entry.node = Some(node(&request.node)?);
+    if !request.names.is_empty() {
+        entry.term("names", json!(request.names));
+    }
+    entry.term("expires", request.expires.map(|expires| json!(expires)));
     call.reach(&request.scope, &entry).await?;
     let state = Arc::clone(&call.shared().state);
     let by = Arc::clone(&call.identity.uri);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use keyhaul_core::Result;
+use serde_json::json;
 
 use super::super::audit::Entry;
 use super::super::call::Call;
@@ -35,6 +36,9 @@ pub(super) async fn begin(call: &Arc<Call>, request: BeginRequest) -> Result<Vec
     node(&request.from)?;
     let mut entry = call.entry(Some(request.scope.clone()));
     entry.node = Some(node(&request.to)?);
+    entry.term("from", json!(request.from));
+    entry.term("to", json!(request.to));
+    entry.term("seconds", request.seconds.map(|seconds| json!(seconds)));
     call.reach(&request.scope, &entry).await?;
     let state = Arc::clone(&call.shared().state);
     let by = Arc::clone(&call.identity.uri);

@@ -34,7 +34,7 @@ use keyhaul_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::audit::{AuditLog, Read};
+use super::audit::{AuditLog, Later, Read};
 use crate::protocol::AuditHead;
 use memory::Memory;
 use time::{Time, timestamp};
@@ -187,9 +187,15 @@ impl State {
     /// Brings the fetch index up to the end of the audit, and follows it from there on. To be
     /// called once, before the first request is served. Blocks.
     ///
+    /// An older state that was brought back knows nothing of what was revoked since, and the audit
+    /// does: it is refused, unless `accept` says that it shall be so.
+    ///
     /// # Errors
-    /// The kind that fits the I/O error.
-    pub fn follow(&self, audit: &AuditLog) -> Result<()> {
+    /// `Conflict` where the state is older than the audit; else the kind that fits the I/O error.
+    pub fn follow(&self, audit: &AuditLog, accept: bool) -> Result<()> {
+        if let Some(later) = audit.later(self.indexed(), self.epoch())? {
+            self.behind(&later, accept)?;
+        }
         let shared = Arc::clone(&self.shared);
         let commands = self.commands.clone();
         let follower = move |reads: Vec<(Read, Timestamp)>, head: &AuditHead| {
@@ -212,6 +218,33 @@ impl State {
             }
         };
         audit.follow(self.indexed(), Box::new(follower))
+    }
+
+    /// Refuses a state that is behind its audit, or takes it as it is from now on.
+    fn behind(&self, later: &Later, accept: bool) -> Result<()> {
+        let (known, epoch) = (self.epoch(), later.epoch);
+        let message = format!(
+            "the state is older than the audit, which knows changes up to epoch {epoch} where the state knows {known}: what was revoked since may be granted again. Among them: {}",
+            later.what.join(", ")
+        );
+        if !accept {
+            return Err(Error::new(ErrorKind::Conflict, message).with_advice(
+                "bring back the latest state; where there is none, keep nodes away, start once with `accept-older-state = true` in the configuration, and compare `keyhaul grants` with what shall be",
+            ));
+        }
+        tracing::error!("{message}; it is accepted, as the configuration says");
+        let (answer, answered) = oneshot::channel();
+        let epoch = i64::try_from(epoch).unwrap_or(i64::MAX - 1);
+        // From here on its epochs are later than those: the next start finds nothing.
+        let raise = move |work: &mut Work<'_>| {
+            work.epoch = work.epoch.max(epoch);
+            Ok(())
+        };
+        let task = Box::new(Task::new(raise, answer));
+        self.commands
+            .send(Command::Change(task))
+            .map_err(|_| stopped())?;
+        answered.blocking_recv().map_err(|_| stopped())?
     }
 
     /// The last record of the audit that the fetch index holds durably.
