@@ -479,7 +479,7 @@ fn a_quarantine_says_whether_the_node_was_known_and_what_migrates() {
     for node in ["y", "z"] {
         let answer = block_on(bench.state().quarantine(node)).expect("quarantined");
         assert!(answer.known, "{node}");
-        assert_eq!(answer.tickets, [ticket.clone()], "{node}");
+        assert_eq!(answer.tickets, std::slice::from_ref(&ticket), "{node}");
     }
     let answer = block_on(bench.state().quarantine("w")).expect("quarantined");
     assert!(!answer.known && answer.tickets.is_empty());
