@@ -256,14 +256,21 @@ bodies! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seconds: Option<u64>,
     }
-    /// Ends a migration: names it by its id, or by its scope.
+    /// Ends a migration: names it by its id, or by its scope and both its nodes. What is named has
+    /// to match.
     EndRequest {
         /// The ticket's id.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
-        /// The scope, for its latest ticket.
+        /// The scope, for its latest ticket: takes `from` and `to`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         scope: Option<String>,
+        /// The node it comes from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+        /// The node it goes to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
     }
     /// A migration.
     Ticket {
@@ -303,10 +310,15 @@ bodies! {
     QuarantineAnswer {
         /// The node's name.
         node: String,
+        /// Whether the service knew it: it had held a grant, had fetched something, or was
+        /// quarantined before. One that was unknown is quarantined too.
+        known: bool,
         /// The grants that it held.
         revoked: Vec<Grant>,
         /// Every secret that it has ever fetched.
         fetched: Vec<Fetch>,
+        /// Migrations that it is part of, and that somebody has to end.
+        tickets: Vec<Ticket>,
     }
     /// What a node has fetched.
     Fetch {

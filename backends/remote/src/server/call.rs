@@ -147,6 +147,7 @@ impl Call {
             version: None,
             epoch: None,
             migration: None,
+            terms: serde_json::Map::new(),
         }
     }
 

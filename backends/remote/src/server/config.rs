@@ -32,6 +32,8 @@ pub struct Settings {
     pub state: PathBuf,
     /// The file of the audit.
     pub audit: PathBuf,
+    /// Whether a state that is older than the audit is taken, for one start.
+    pub accept_older_state: bool,
     /// For how long what is deleted can be brought back; zero: not at all.
     pub delete_window: Duration,
     /// Certificates.
@@ -138,6 +140,8 @@ struct Written {
     policy: Option<PathBuf>,
     state: PathBuf,
     audit: PathBuf,
+    #[serde(default)]
+    accept_older_state: bool,
     delete_window: Option<Spanned<String>>,
     tls: WrittenTls,
     #[serde(default)]
@@ -195,6 +199,7 @@ impl Document<'_> {
             policy: written.policy,
             state: written.state,
             audit: written.audit,
+            accept_older_state: written.accept_older_state,
             delete_window: match &written.delete_window {
                 None => Duration::from_secs(7 * 24 * 3600),
                 Some(text) => self.duration(text, Duration::ZERO, MAX_WINDOW)?,

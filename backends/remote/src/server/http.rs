@@ -169,6 +169,7 @@ async fn nobody(
         version: None,
         epoch: None,
         migration: None,
+        terms: serde_json::Map::new(),
     };
     match connection.shared.record(vec![entry]).await {
         Ok(_) => error,

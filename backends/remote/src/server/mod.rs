@@ -101,7 +101,7 @@ impl Server {
             let tls = Tls::load(&wanted.tls)?;
             let state = State::open(&wanted.state, StateSettings::default())?;
             let audit = AuditLog::open(&wanted.audit, state.anchor())?;
-            state.follow(&audit)?;
+            state.follow(&audit, wanted.accept_older_state)?;
             Ok((tls, state, audit))
         });
         let opened = opened

@@ -125,3 +125,42 @@ async fn without_a_window_it_is_gone_at_once() {
         "deleting what is not there succeeds"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_has_what_was_decided() {
+    let site = Site::start().await;
+    let manager = site.manager();
+    let ends = "2999-01-01T00:00:00Z";
+    let posts = [
+        (
+            path::GRANTS,
+            json!({ "scope": "web01", "node": "y", "names": ["a*"], "expires": ends }),
+            json!({ "names": ["a*"], "expires": ends }),
+        ),
+        (
+            path::MIGRATIONS,
+            json!({ "scope": "web01", "from": "y", "to": "z", "seconds": 60 }),
+            json!({ "from": "y", "to": "z", "seconds": 60 }),
+        ),
+        (
+            path::GENERATE,
+            json!({ "secret": "web02/x", "alphabet": "hex", "length": 8, "mode": "create" }),
+            json!({ "mode": "create" }),
+        ),
+        (
+            path::DELETE,
+            json!({ "secret": "web02/x", "force": true }),
+            json!({ "force": true }),
+        ),
+    ];
+    for (path, body, terms) in posts {
+        let answer = manager.post(path, &body).await;
+        assert_eq!(answer.status, http::StatusCode::OK, "{}", answer.text());
+        let audit = site.audit();
+        // Begun, and done.
+        for line in audit.lines().rev().take(2) {
+            let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            assert_eq!(record["terms"], terms, "{line}");
+        }
+    }
+}

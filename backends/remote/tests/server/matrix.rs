@@ -251,6 +251,9 @@ async fn a_manager_and_an_operator_of_a_tenant_reach_no_other() {
         "/v1/who-can?secret=umbra.web01/root",
         "/v1/grants?scope=umbra.web01",
         "/v1/secrets?prefix=umbra.web01",
+        // Nor is there a page of all: where it ends would name others'.
+        "/v1/secrets",
+        "/v1/secrets?shallow=true&limit=1",
     ] {
         let answer = manager.get(query).await;
         assert_eq!(
@@ -267,8 +270,7 @@ async fn a_manager_and_an_operator_of_a_tenant_reach_no_other() {
     // What is listed of all holds nothing of others.
     for query in [
         "/v1/grants",
-        "/v1/secrets",
-        "/v1/secrets?shallow=true",
+        "/v1/secrets?prefix=acme.web01",
         "/v1/what-can?node=y",
         "/v1/nodes",
         "/v1/migrations",
@@ -281,7 +283,35 @@ async fn a_manager_and_an_operator_of_a_tenant_reach_no_other() {
             answer.text()
         );
     }
-    let listed = manager.get("/v1/secrets").await.text();
+    // Page by page, neither entries nor where the next one begins.
+    site.grant("zebra.web01", "host-of-zebra").await;
+    let other = json!({ "scope": "umbra.web01", "from": "y", "to": "host-of-umbra" });
+    for (from, body) in [
+        (site.manager(), other),
+        (
+            site.peer(&site.authority.client(6000, &["spiffe://site/manager/acme"])),
+            json!({ "scope": "acme.web01", "from": "y", "to": "z" }),
+        ),
+    ] {
+        let answer = from.post(path::MIGRATIONS, &body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    }
+    for (query, entries) in [("/v1/grants", 3), ("/v1/nodes", 2), ("/v1/migrations", 1)] {
+        let (mut pages, mut after) = (0, String::new());
+        loop {
+            let answer = manager.get(&format!("{query}?limit=1{after}")).await;
+            let text = answer.text();
+            assert!(!text.contains("umbra") && !text.contains("zebra"), "{text}");
+            pages += 1;
+            let next = answer.json::<serde_json::Value>()["next"].clone();
+            match next.as_str() {
+                Some(next) => after = format!("&after={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(pages, entries, "{query}");
+    }
+    let listed = manager.get("/v1/secrets?prefix=acme.web01").await.text();
     assert!(listed.contains("acme.web01/root"), "{listed}");
     let records = operator.get("/v1/audit").await.text();
     assert!(

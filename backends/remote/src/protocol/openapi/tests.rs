@@ -229,13 +229,17 @@ fn every_body_is_as_the_document_has_it() {
     holds::<GrantsAnswer>("GrantsAnswer", json!({"grants": [grant()], "next": "x"}));
     let begin = json!({"scope": "web01", "from": "y", "to": "z", "seconds": 60});
     holds::<BeginRequest>("BeginRequest", begin);
-    holds::<EndRequest>("EndRequest", json!({"id": "t-1", "scope": "web01"}));
+    holds::<EndRequest>(
+        "EndRequest",
+        json!({"id": "t-1", "scope": "web01", "from": "y", "to": "z"}),
+    );
     holds::<Ticket>("Ticket", ticket());
     holds::<TicketsAnswer>("TicketsAnswer", json!({"tickets": [ticket()], "next": "x"}));
     holds::<NodeRequest>("NodeRequest", json!({"node": "y"}));
     holds::<QuarantineAnswer>(
         "QuarantineAnswer",
-        json!({"node": "y", "revoked": [grant()], "fetched": [fetch()]}),
+        json!({"node": "y", "known": true, "revoked": [grant()], "fetched": [fetch()],
+            "tickets": [ticket()]}),
     );
     holds::<Fetch>("Fetch", fetch());
     holds::<Node>("Node", node());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use keyhaul_core::{Error, ErrorKind, Result};
 use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use super::Read;
 use crate::protocol::Role;
@@ -53,6 +54,10 @@ pub struct Entry {
     /// The migration that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub migration: Option<String>,
+    /// What was decided, besides: a grant's `names` and `expires`; `from`, `to` and `seconds` of a
+    /// migration; `force` of a deletion; `field` of a read; `field`, `mode` and `expect` of a write.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub terms: Map<String, Value>,
 }
 
 impl Entry {
@@ -78,6 +83,13 @@ impl Entry {
         Ok(())
     }
 
+    /// Adds to the terms what was said of them.
+    pub fn term(&mut self, name: &str, value: impl Into<Option<Value>>) {
+        if let Some(value) = value.into() {
+            self.terms.insert(name.to_owned(), value);
+        }
+    }
+
     /// What the fetch index is told of it.
     pub(super) fn into_read(self) -> Option<Read> {
         if self.operation != Self::READ || self.outcome != Self::OK {
@@ -85,9 +97,17 @@ impl Entry {
         }
         Some(Read {
             node: self.node?,
-            secret: self.subject?,
+            secret: with_field(self.subject?, self.terms.get("field")),
             version: self.version,
         })
+    }
+}
+
+/// What the fetch index calls a secret: with the field, where one was named.
+pub(super) fn with_field(subject: String, field: Option<&Value>) -> String {
+    match field.and_then(Value::as_str) {
+        Some(field) => format!("{subject}#{field}"),
+        None => subject,
     }
 }
 

@@ -15,6 +15,8 @@
 //!     assert rest == previous + '"}\n'
 //! ```
 //!
+//! What was decided besides stands in `terms`, see [`Entry::terms`].
+//!
 //! Who can write the file can also make the chain anew from any record on. Only a [head](AuditHead)
 //! kept elsewhere shows that, and what was cut off at the end: the service keeps one in its state,
 //! and an operator gets one with each page of records.
@@ -46,10 +48,11 @@ use lines::{Lines, seek, whole_length};
 use writer::{Command, Pending, Writer};
 
 pub use entry::Entry;
+pub(super) use segments::Later;
 pub use verify::{Verified, verify};
 
 /// How many records one [`AuditLog::read`] looks at, wanted or not.
-const LOOKS: usize = 100_000;
+const LOOKS: usize = 20_000;
 
 /// The log, appended to by one process.
 ///
@@ -165,11 +168,12 @@ impl AuditLog {
     }
 
     /// Up to `limit` records after number `after` whose subjects `keep` wants, as they stand in the
-    /// file; those in files moved away are not looked at. Where `next` is given, there may be more
+    /// file, and in those beside it that it was moved to. Where `next` is given, there may be more
     /// after that number. Blocks on the disk.
     ///
     /// # Errors
-    /// `Corrupt` where a record is none; else the kind that fits the I/O error.
+    /// `NotFound` where the records after `after` are in files that are no longer there; `Corrupt`
+    /// where a record is none; else the kind that fits the I/O error.
     pub fn read(
         &self,
         after: u64,
@@ -181,38 +185,49 @@ impl AuditLog {
             let published = published.lock().unwrap_or_else(PoisonError::into_inner);
             published.clone()
         };
-        let unreadable = |error| {
-            let subject = format!("the audit file {} cannot be read", self.path.display());
-            Error::io(subject, error)
+        let mut page = Page {
+            answer: AuditAnswer {
+                records: Vec::new(),
+                next: None,
+                head: head.clone(),
+            },
+            limit,
+            looks: LOOKS,
+            last: after,
         };
-        let start = seek(&file, after, length).map_err(unreadable)?;
-        let mut lines = Lines::new(&file, start, length);
-        let mut answer = AuditAnswer {
-            records: Vec::new(),
-            next: None,
-            head,
-        };
-        let mut last = after;
-        for _ in 0..LOOKS {
-            let Some(found) = lines.next().map_err(unreadable)? else {
-                return Ok(answer);
-            };
-            if answer.records.len() == limit {
-                break;
+        let first = first(&self.path, &file, length)?.unwrap_or(head.sequence + 1);
+        if after.saturating_add(1) < first {
+            let older = segments::lineage(&self.path, Some(&head))?;
+            let older = older
+                .into_iter()
+                .filter(|older| older.last.sequence < first);
+            let mut there = after;
+            for older in older.filter(|older| older.last.sequence > after) {
+                if older.first > there.saturating_add(1) {
+                    return Err(missing(there + 1, older.first));
+                }
+                there = older.last.sequence;
+                let file = verify::open(&older.path)?;
+                let end = verify::length(&older.path, &file)?;
+                if page.read(&older.path, &file, (after, end), keep)? {
+                    return Ok(page.answer);
+                }
             }
-            let parsed = Line::parse(found.line).map(|line| line.sequence);
-            let record = serde_json::from_slice::<serde_json::Value>(found.line).ok();
-            let (Some(sequence), Some(record)) = (parsed, record) else {
-                let message = format!("the audit holds no record at byte {}", found.at);
-                return Err(broken(message).with_place(self.path.display()));
-            };
-            if keep(record.get("subject").and_then(|subject| subject.as_str())) {
-                answer.records.push(record);
+            if there.saturating_add(1) < first {
+                return Err(missing(there + 1, first));
             }
-            last = sequence;
         }
-        answer.next = Some(last);
-        Ok(answer)
+        page.read(&self.path, &file, (after, length), keep)?;
+        Ok(page.answer)
+    }
+
+    /// What the records after number `after` say of changes with epochs greater than `epoch`.
+    /// Blocks on the disk.
+    ///
+    /// # Errors
+    /// The kind that fits the I/O error.
+    pub(super) fn later(&self, after: u64, epoch: u64) -> Result<Option<Later>> {
+        segments::later(&self.path, &self.head(), after, epoch)
     }
 
     /// Goes on in a new file at the same path, where the old one was moved away; else does nothing.
@@ -249,6 +264,71 @@ impl Drop for AuditLog {
         let published = published.lock().unwrap_or_else(PoisonError::into_inner);
         super::private::unlock(&published.0);
     }
+}
+
+/// A page on its way.
+struct Page {
+    answer: AuditAnswer,
+    limit: usize,
+    looks: usize,
+    last: u64,
+}
+
+impl Page {
+    /// Reads on in a file, from after a record to a length; whether that was all that is wanted.
+    fn read(
+        &mut self,
+        path: &Path,
+        file: &File,
+        (after, end): (u64, u64),
+        keep: &dyn Fn(Option<&str>) -> bool,
+    ) -> Result<bool> {
+        let unreadable = |error| {
+            let subject = format!("the audit file {} cannot be read", path.display());
+            Error::io(subject, error)
+        };
+        let start = seek(file, after, end).map_err(unreadable)?;
+        let mut lines = Lines::new(file, start, end);
+        while let Some(found) = lines.next().map_err(unreadable)? {
+            if self.answer.records.len() == self.limit || self.looks == 0 {
+                self.answer.next = Some(self.last);
+                return Ok(true);
+            }
+            self.looks -= 1;
+            let parsed = Line::parse(found.line).map(|line| line.sequence);
+            let record = serde_json::from_slice::<serde_json::Value>(found.line).ok();
+            let (Some(sequence), Some(record)) = (parsed, record) else {
+                let message = format!("the audit holds no record at byte {}", found.at);
+                return Err(broken(message).with_place(path.display()));
+            };
+            if keep(record.get("subject").and_then(|subject| subject.as_str())) {
+                self.answer.records.push(record);
+            }
+            self.last = sequence;
+        }
+        Ok(false)
+    }
+}
+
+/// A file's first record, where it has one.
+fn first(path: &Path, file: &File, length: u64) -> Result<Option<u64>> {
+    let unreadable = |error| {
+        let subject = format!("the audit file {} cannot be read", path.display());
+        Error::io(subject, error)
+    };
+    let mut lines = Lines::new(file, 0, length);
+    let found = lines.next().map_err(unreadable)?;
+    Ok(found.and_then(|found| Some(Line::parse(found.line)?.sequence)))
+}
+
+fn missing(from: u64, first: u64) -> Error {
+    let last = first - 1;
+    let message = format!(
+        "the audit's records {from} to {last} are no longer beside it; {first} is the first after them that is"
+    );
+    Error::new(ErrorKind::NotFound, message).with_advice(format!(
+        "ask for those after {last}, or put the older files back beside it"
+    ))
 }
 
 fn stopped() -> Error {

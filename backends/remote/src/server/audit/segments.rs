@@ -100,6 +100,64 @@ pub(super) fn lineage(path: &Path, head: Option<&AuditHead>) -> Result<Vec<Segme
     Ok(lineage)
 }
 
+/// What an audit says of changes that came after an epoch.
+#[derive(Debug)]
+pub(in super::super) struct Later {
+    /// The greatest epoch.
+    pub epoch: u64,
+    /// What was changed, the first ten of it.
+    pub what: Vec<String>,
+}
+
+/// The changes with greater epochs than `epoch`, in the records after number `after`.
+pub(super) fn later(
+    path: &Path,
+    head: &AuditHead,
+    after: u64,
+    epoch: u64,
+) -> Result<Option<Later>> {
+    /// How many are named.
+    const NAMED: usize = 10;
+    #[derive(serde::Deserialize)]
+    struct Record {
+        operation: String,
+        epoch: Option<u64>,
+        subject: Option<String>,
+        node: Option<String>,
+    }
+    let mut later: Option<Later> = None;
+    for segment in lineage(path, Some(head))? {
+        let path = &segment.path;
+        if segment.last.sequence <= after {
+            continue;
+        }
+        let file = open(path)?;
+        let end = length(path, &file)?;
+        let unreadable = |error| Error::io(format!("{} cannot be read", path.display()), error);
+        let mut lines = Lines::new(&file, seek(&file, after, end).map_err(unreadable)?, end);
+        while let Some(found) = lines.next().map_err(unreadable)? {
+            let Ok(record) = serde_json::from_slice::<Record>(found.line) else {
+                continue;
+            };
+            let Some(found) = record.epoch.filter(|found| *found > epoch) else {
+                continue;
+            };
+            let later = later.get_or_insert_with(|| Later {
+                epoch: found,
+                what: Vec::new(),
+            });
+            later.epoch = later.epoch.max(found);
+            let of = [record.subject, record.node.map(|node| format!("at {node}"))];
+            let of: Vec<String> = of.into_iter().flatten().collect();
+            let what = format!("{} {}", record.operation, of.join(" "));
+            if later.what.len() < NAMED && !later.what.contains(&what) {
+                later.what.push(what);
+            }
+        }
+    }
+    Ok(later)
+}
+
 /// Every file whose name begins with that of `path` and which begins with a record, by its first
 /// record's number. Other chains may be among them.
 fn beside(path: &Path) -> Result<Vec<Segment>> {

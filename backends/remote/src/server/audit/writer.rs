@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::super::private;
 use super::chain::{END, HASH, Line, PREVIOUS, SEQUENCE, TIME, hash};
+use super::entry::with_field;
 use super::lines::{Lines, seek};
 use super::segments::lineage;
 use super::{Entry, Follower, Published, Read};
@@ -263,6 +264,8 @@ fn replayed(line: &[u8]) -> Option<(Read, Timestamp)> {
         node: Option<String>,
         subject: Option<String>,
         version: Option<String>,
+        #[serde(default)]
+        terms: serde_json::Map<String, serde_json::Value>,
     }
     let record: Replayed = serde_json::from_slice(line).ok()?;
     if record.operation != Entry::READ || record.outcome != Entry::OK {
@@ -270,7 +273,7 @@ fn replayed(line: &[u8]) -> Option<(Read, Timestamp)> {
     }
     let read = Read {
         node: record.node?.into(),
-        secret: record.subject?,
+        secret: with_field(record.subject?, record.terms.get("field")),
         version: record.version,
     };
     Some((read, record.time))

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use keyhaul_core::Result;
+use tokio::sync::Semaphore;
 
 use super::super::call::Call;
 use super::super::failure::internal;
 use super::Query;
+
+/// How many read the audit at the same time: it is large, and on the disk that all wait for.
+static TURNS: Semaphore = Semaphore::const_new(2);
 
 /// Records of the scopes that the operator has.
 pub(super) async fn audit(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> {
@@ -14,7 +18,11 @@ pub(super) async fn audit(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> {
     let limit = query.limit()?;
     let log = Arc::clone(&call.shared().audit);
     let identity = Arc::clone(&call.identity);
+    let turn = TURNS.acquire().await;
+    let turn = turn.map_err(|_| internal("the service ends"))?;
     let read = tokio::task::spawn_blocking(move || {
+        // Held until the reading is over, also where nobody waits for it any more.
+        let _turn = turn;
         let keep = |subject: Option<&str>| {
             identity.covers_all()
                 || subject.is_some_and(|subject| {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use keyhaul_core::Result;
+use serde_json::json;
 
 use super::super::call::Call;
 use super::super::failure::invalid;
@@ -21,11 +22,11 @@ pub(super) async fn grants(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> {
         call.scope(scope)?;
         call.reach(scope, &entry).await?;
     }
-    let result = call.shared().state.grants(scope, of, &query.page()?);
-    let result = result.map(|answer| GrantsAnswer {
-        grants: covered(call, answer.grants),
-        next: answer.next,
-    });
+    let covers = |scope: &str| call.identity.covers(scope);
+    let result = call
+        .shared()
+        .state
+        .grants(scope, of, &query.page()?, &covers);
     call.looked(entry, result).await
 }
 
@@ -34,6 +35,10 @@ pub(super) async fn grant(call: &Arc<Call>, request: GrantRequest) -> Result<Vec
     call.scope(&request.scope)?;
     let mut entry = call.entry(Some(request.scope.clone()));
     entry.node = Some(node(&request.node)?);
+    if !request.names.is_empty() {
+        entry.term("names", json!(request.names));
+    }
+    entry.term("expires", request.expires.map(|expires| json!(expires)));
     call.reach(&request.scope, &entry).await?;
     let state = Arc::clone(&call.shared().state);
     let by = Arc::clone(&call.identity.uri);
@@ -80,7 +85,7 @@ pub(super) async fn what_can(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> 
 }
 
 /// Those of the caller's scopes.
-pub(super) fn covered(call: &Call, mut grants: Vec<Grant>) -> Vec<Grant> {
+fn covered(call: &Call, mut grants: Vec<Grant>) -> Vec<Grant> {
     grants.retain(|grant| call.identity.covers(&grant.scope));
     grants
 }

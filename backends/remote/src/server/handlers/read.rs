@@ -19,6 +19,8 @@ use crate::protocol::{
 
 /// How many values the store is asked for at once: what it answers is in memory together.
 const AT_ONCE: usize = 64;
+/// How much of what may be no field is recorded.
+const MAX_FIELD: usize = 128;
 
 /// One secret on its way to the node.
 struct Item {
@@ -252,6 +254,10 @@ fn entry(call: &Call, item: &Item, asked: &ReadItem) -> Entry {
     };
     let mut entry = call.entry(Some(subject));
     entry.node = Some(Arc::clone(&call.identity.name));
+    if let Some(field) = &asked.field {
+        let shown: String = field.chars().take(MAX_FIELD).collect();
+        entry.term("field", serde_json::Value::from(shown));
+    }
     match &item.step {
         Step::Read(permit, secret) => {
             let version = secret.metadata.version.as_ref();

@@ -24,7 +24,8 @@ use crate::protocol::{
 
 /// Sets a value that an operator sealed to this process.
 pub(super) async fn write(call: &Arc<Call>, request: WriteRequest) -> Result<Vec<u8>> {
-    let (reference, path, entry) = named(call, &request.secret).await?;
+    let (reference, path, mut entry) = named(call, &request.secret).await?;
+    terms(&mut entry, request.mode, &request.expect, &request.field);
     let options = Wanted {
         mode: request.mode,
         expect: request.expect.as_deref(),
@@ -47,7 +48,8 @@ pub(super) async fn write(call: &Arc<Call>, request: WriteRequest) -> Result<Vec
 
 /// Has a value made that nobody here sees.
 pub(super) async fn generate(call: &Arc<Call>, request: GenerateRequest) -> Result<Vec<u8>> {
-    let (reference, path, entry) = named(call, &request.secret).await?;
+    let (reference, path, mut entry) = named(call, &request.secret).await?;
+    terms(&mut entry, request.mode, &request.expect, &request.field);
     let recipe = request.recipe()?;
     let options = Wanted {
         mode: request.mode,
@@ -69,7 +71,8 @@ pub(super) async fn generate(call: &Arc<Call>, request: GenerateRequest) -> Resu
 
 /// Deletes a secret: hidden at once, gone when the window is over.
 pub(super) async fn delete(call: &Arc<Call>, request: DeleteRequest) -> Result<Vec<u8>> {
-    let (reference, path, entry) = named(call, &request.secret).await?;
+    let (reference, path, mut entry) = named(call, &request.secret).await?;
+    entry.term("force", request.force.then_some(true.into()));
     let version = request.version.map(Version::new).transpose()?;
     if !request.force && call.shared().state.is_granted(reference.scope()) {
         let error = Error::new(
@@ -109,6 +112,15 @@ pub(super) async fn list(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> {
     let prefix = query.text("prefix").unwrap_or_default();
     let entry = call.entry(Some(prefix.to_owned()));
     let path = match prefix {
+        // Pages of all are made of others' names too: not even where they end is for everybody.
+        "" if !call.identity.covers_all() => {
+            let error = Error::new(
+                ErrorKind::PermissionDenied,
+                "the role does not cover all scopes: names are listed below one of its own",
+            );
+            let error = error.with_advice("name a `prefix` that begins with the scope, as web01");
+            return call.looked::<()>(entry, Err(error)).await;
+        }
         "" => SecretPath::root(),
         prefix => {
             let path = SecretPath::new(prefix)?;
@@ -206,6 +218,13 @@ fn stat(metadata: Metadata) -> Stat {
     Stat {
         metadata: MetadataBody::from(&metadata),
     }
+}
+
+/// What the record says of a write, besides.
+fn terms(entry: &mut Entry, mode: Mode, expect: &Option<String>, field: &Option<String>) {
+    entry.term("mode", serde_json::json!(mode));
+    entry.term("expect", expect.clone().map(Into::into));
+    entry.term("field", field.clone().map(Into::into));
 }
 
 fn note(stat: &Stat, entry: &mut Entry) {

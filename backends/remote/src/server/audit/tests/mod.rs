@@ -32,6 +32,7 @@ fn entry(subject: &str) -> Entry {
         version: Some("3".into()),
         epoch: Some(7),
         migration: None,
+        terms: serde_json::Map::new(),
     }
 }
 
@@ -388,4 +389,45 @@ fn all_who_wait_are_recorded_once_and_in_order() {
     }
     assert_eq!(followed.load(Ordering::SeqCst), 64 * 20 * 2);
     verify(&[path], Some(&log.head())).expect("sound");
+}
+
+#[test]
+fn a_page_goes_on_through_files_that_were_moved_away_or_says_what_is_missing() {
+    let (folder, path) = folder();
+    let log = AuditLog::open(&path, None).expect("opened");
+    let moved = |number: u32| folder.path().join(format!("audit.jsonl.{number}"));
+    for number in [1, 2] {
+        for _ in 0..3 {
+            write(&log, "web01/a").expect("recorded");
+        }
+        fs::rename(&path, moved(number)).expect("moved");
+        block_on(log.reopen()).expect("a new one");
+    }
+    for _ in 0..2 {
+        write(&log, "web01/a").expect("recorded");
+    }
+    let read = |after: u64, limit: usize| {
+        let page = log.read(after, limit, &|_| true)?;
+        let number = |record: &serde_json::Value| record["sequence"].as_u64().expect("a number");
+        Ok((
+            page.records.iter().map(number).collect::<Vec<_>>(),
+            page.next,
+        ))
+    };
+    assert_eq!(read(0, 100).expect("all"), ((1..=8).collect(), None));
+    assert_eq!(read(1, 4).expect("some"), (vec![2, 3, 4, 5], Some(5)));
+    assert_eq!(read(5, 4).expect("the rest"), (vec![6, 7, 8], None));
+    assert_eq!(read(2, 1).expect("one"), (vec![3], Some(3)));
+    fs::remove_file(moved(1)).expect("removed");
+    let refused: Result<_> = read(0, 100);
+    let error = refused.expect_err("1 to 3 are gone");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.message().contains("1 to 3") && error.message().contains("; 4 is the first"));
+    assert_eq!(read(3, 100).expect("the others"), ((4..=8).collect(), None));
+    fs::remove_file(moved(2)).expect("removed");
+    let refused: Result<_> = read(3, 100);
+    let error = refused.expect_err("4 to 6 are gone");
+    assert!(error.message().contains("; 7 is the first"), "{error}");
+    assert_eq!(read(6, 100).expect("the file"), (vec![7, 8], None));
+    assert_eq!(read(8, 100).expect("nothing"), (vec![], None));
 }

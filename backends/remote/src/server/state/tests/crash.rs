@@ -76,6 +76,7 @@ pub fn read_of(grant: &Grant) -> Entry {
         version: None,
         epoch: Some(grant.epoch),
         migration: None,
+        terms: serde_json::Map::new(),
     }
 }
 
@@ -89,7 +90,7 @@ pub fn open(folder: &Path) -> (State, AuditLog) {
     let state = State::open(&folder.join("service.db"), StateSettings::default());
     let state = state.expect("opened");
     let audit = AuditLog::open(&folder.join("audit.jsonl"), state.anchor()).expect("opened");
-    state.follow(&audit).expect("followed");
+    state.follow(&audit, false).expect("followed");
     (state, audit)
 }
 

@@ -33,7 +33,7 @@ impl Following {
     fn follow(&mut self) {
         let state = self.bench.state();
         let audit = AuditLog::open(&self.path(), state.anchor()).expect("opened");
-        state.follow(&audit).expect("followed");
+        state.follow(&audit, false).expect("followed");
         self.audit = Some(audit);
     }
 
@@ -55,6 +55,7 @@ impl Following {
             version: Some(self.audit().head().sequence.to_string()),
             epoch: None,
             migration: None,
+            terms: serde_json::Map::new(),
         };
         block_on(self.audit().append(vec![entry])).expect("recorded");
     }
@@ -128,7 +129,7 @@ fn what_a_crash_lost_of_the_index_is_counted_from_the_audit_once() {
     for _ in 0..2 {
         // Once more over what is known by then: nothing is counted twice.
         let audit = AuditLog::open(&log, state.anchor()).expect("opened");
-        state.follow(&audit).expect("followed");
+        state.follow(&audit, false).expect("followed");
         let answer = block_on(state.quarantine("y")).expect("quarantined");
         assert_eq!(
             counts(&answer.fetched),
@@ -154,7 +155,7 @@ fn records_in_a_file_that_was_moved_away_are_counted_too() {
     let head = following.audit().head();
     following.audit = None;
     let audit = AuditLog::open(&path, Some(head)).expect("opened");
-    fresh.state().follow(&audit).expect("followed");
+    fresh.state().follow(&audit, false).expect("followed");
     let answer = block_on(fresh.state().quarantine("y")).expect("quarantined");
     assert_eq!(counts(&answer.fetched), [("web01/a", "2", 3)]);
 }
@@ -191,4 +192,91 @@ fn a_truncated_audit_is_refused_by_what_the_state_remembers() {
     assert_eq!(kind(AuditLog::open(&log, anchor)), ErrorKind::Corrupt);
     std::fs::write(&log, text).expect("put back");
     following.follow();
+}
+
+#[test]
+fn a_field_is_kept_with_the_secret() {
+    let mut following = Following::new();
+    for field in ["user", "key", "user"] {
+        let mut entry = super::crash::read_of(&following.bench.grant("web01", "y"));
+        entry.term("field", serde_json::Value::from(field));
+        block_on(following.audit().append(vec![entry])).expect("recorded");
+    }
+    following.reads("y", "web01/x");
+    let names = |following: &Following| -> Vec<(String, u64)> {
+        let fetched = following.fetched("y").into_iter();
+        fetched.map(|fetch| (fetch.secret, fetch.count)).collect()
+    };
+    let expected = [("web01/x", 1), ("web01/x#key", 1), ("web01/x#user", 2)];
+    let expected = expected.map(|(name, count)| (name.to_owned(), count));
+    assert_eq!(names(&following), expected);
+    // From the file, as after a crash that lost what was buffered.
+    let fresh = Bench::new();
+    let log = following.path();
+    following.audit = None;
+    let audit = AuditLog::open(&log, None).expect("opened");
+    fresh.state().follow(&audit, true).expect("followed");
+    let answer = block_on(fresh.state().quarantine("y")).expect("quarantined");
+    let again: Vec<(String, u64)> = answer
+        .fetched
+        .into_iter()
+        .map(|fetch| (fetch.secret, fetch.count))
+        .collect();
+    assert_eq!(again, expected);
+}
+
+#[test]
+fn a_state_that_is_older_than_the_audit_is_refused() {
+    let mut following = Following::new();
+    let tell = |following: &Following, operation, node: &str| {
+        let mut entry = super::crash::read_of(&following.bench.grant("web01", "w"));
+        entry.operation = operation;
+        entry.node = Some(node.into());
+        entry.epoch = Some(following.bench.state().epoch());
+        block_on(following.audit().append(vec![entry])).expect("recorded");
+    };
+    following.bench.grant("web01", "y");
+    tell(&following, "grant", "y");
+    block_on(following.bench.state().flush()).expect("flushed");
+    // A backup; then what it holds is revoked.
+    let backup = tempfile::tempdir().expect("folder");
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        for suffix in ["", "-wal"] {
+            let name = format!("service.db{suffix}");
+            let _ = std::fs::remove_file(to.join(&name));
+            if from.join(&name).exists() {
+                std::fs::copy(from.join(&name), to.join(&name)).expect("copied");
+            }
+        }
+    };
+    copy(following.bench.folder.path(), backup.path());
+    assert!(following.bench.revoke("web01", "y"));
+    tell(&following, "revoke", "y");
+    following.reopen();
+    // Brought back.
+    following.audit = None;
+    following.bench.state = None;
+    copy(backup.path(), following.bench.folder.path());
+    following.bench.reopen();
+    assert!(following.bench.reads("y", "web01/root"), "un-revoked");
+    let state = following.bench.state();
+    let audit = AuditLog::open(&following.path(), state.anchor()).expect("opened");
+    let error = state.follow(&audit, false).expect_err("older");
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.message().contains("revoke web01/x at y"), "{error}");
+    let advice = error.advice().expect("the way out");
+    assert!(advice.contains("accept-older-state"), "{advice}");
+    state.follow(&audit, true).expect("accepted");
+    drop(audit);
+    // For one start; the next one needs it no more.
+    following.reopen();
+    assert!(following.bench.grant("web02", "y").epoch > 3);
+}
+
+#[test]
+fn a_quarantine_that_is_undone_by_an_older_state_is_seen_too() {
+    let bench = Bench::new();
+    let before = bench.state().epoch();
+    block_on(bench.state().quarantine("nobody")).expect("quarantined");
+    assert!(bench.state().epoch() > before);
 }
