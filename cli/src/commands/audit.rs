@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Output;
-use super::service::ServiceName;
+use super::service::{ServiceName, ask};
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::output::{self, Format};
@@ -114,7 +114,7 @@ fn show(
     let mut records = Vec::new();
     loop {
         let most = left.map(|left| usize::try_from(left).unwrap_or(usize::MAX));
-        let answer = session.within(service.audit(after, most, &request))?;
+        let answer = ask(&session, &service, service.audit(after, most, &request))?;
         left = left.map(|left| left.saturating_sub(answer.records.len() as u64));
         match output.format {
             Format::Json => records.extend(answer.records),

@@ -6,7 +6,7 @@ use keyhaul_core::{Error, ErrorKind};
 use keyhaul_remote::protocol::GrantRequest;
 
 use super::Output;
-use super::service::{ServiceName, named, node, scope, until};
+use super::service::{ServiceName, ask, named, node, scope, until};
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::output::{self, Format};
@@ -61,7 +61,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         names: arguments.names,
         expires,
     };
-    let grant = session.within(service.grant(&body, &session.request()))?;
+    let grant = ask(&session, &service, service.grant(&body, &session.request()))?;
     match arguments.output.format {
         Format::Json => output::json(&grant)?,
         Format::Text => output::words(format_args!(

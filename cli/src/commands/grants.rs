@@ -3,7 +3,7 @@ use keyhaul_remote::protocol::Grant;
 use serde::Serialize;
 
 use super::Output;
-use super::service::{ServiceName, all, node, rows, scope};
+use super::service::{ServiceName, all, ask, node, rows, scope};
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::output::{self, Format};
@@ -44,10 +44,14 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     let service = arguments.service.open(&session)?;
     let request = session.request();
     let (scope, node) = (arguments.scope.as_deref(), arguments.node.as_deref());
-    let grants = session.within(all(async |page| {
-        let answer = service.grants(scope, node, page, &request).await?;
-        Ok((answer.grants, answer.next))
-    }))?;
+    let grants = ask(
+        &session,
+        &service,
+        all(async |page| {
+            let answer = service.grants(scope, node, page, &request).await?;
+            Ok((answer.grants, answer.next))
+        }),
+    )?;
     print(grants, arguments.output)
 }
 

@@ -5,7 +5,7 @@ use keyhaul_remote::protocol::{BeginRequest, EndRequest, Ticket, TicketState};
 use serde::Serialize;
 
 use super::Output;
-use super::service::{ServiceName, all, at, node, scope};
+use super::service::{ServiceName, all, ask, at, node, scope};
 use crate::failure::Outcome;
 use crate::global::{self, Global};
 use crate::output::{self, Format, Rows};
@@ -138,16 +138,19 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
                 // Not shorter than was asked for.
                 seconds: lasting.map(|time| time.as_millis().div_ceil(1000) as u64),
             };
-            print(&session.within(service.begin(&body, &request))?, &common)
+            print(
+                &ask(&session, &service, service.begin(&body, &request))?,
+                &common,
+            )
         }
         Task::Commit { which, common } => {
             let service = common.service.open(&session)?;
-            let ticket = session.within(service.commit(&which.into(), &request))?;
+            let ticket = ask(&session, &service, service.commit(&which.into(), &request))?;
             print(&ticket, &common)
         }
         Task::Abort { which, common } => {
             let service = common.service.open(&session)?;
-            let ticket = session.within(service.abort(&which.into(), &request))?;
+            let ticket = ask(&session, &service, service.abort(&which.into(), &request))?;
             print(&ticket, &common)
         }
         Task::List {
@@ -157,10 +160,14 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         } => {
             let service = common.service.open(&session)?;
             let (scope, state) = (scope.as_deref(), state.map(TicketState::from));
-            let migrations = session.within(all(async |page| {
-                let answer = service.tickets(scope, state, page, &request).await?;
-                Ok((answer.tickets, answer.next))
-            }))?;
+            let migrations = ask(
+                &session,
+                &service,
+                all(async |page| {
+                    let answer = service.tickets(scope, state, page, &request).await?;
+                    Ok((answer.tickets, answer.next))
+                }),
+            )?;
             match common.output.format {
                 Format::Json => output::json(&Tickets { migrations })?,
                 Format::Text => output::bytes(rows(&migrations).to_string().as_bytes())?,

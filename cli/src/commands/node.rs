@@ -3,7 +3,7 @@ use keyhaul_remote::protocol::{Fetch, Node};
 use serde::Serialize;
 
 use super::Output;
-use super::service::{ServiceName, all, at, node};
+use super::service::{ServiceName, all, ask, at, node};
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::output::{self, Format, Rows};
@@ -70,10 +70,14 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     match arguments.task {
         Task::List { common } => {
             let service = common.service.open(&session)?;
-            let nodes = session.within(all(async |page| {
-                let answer = service.nodes(page, &request).await?;
-                Ok((answer.nodes, answer.next))
-            }))?;
+            let nodes = ask(
+                &session,
+                &service,
+                all(async |page| {
+                    let answer = service.nodes(page, &request).await?;
+                    Ok((answer.nodes, answer.next))
+                }),
+            )?;
             match common.output.format {
                 Format::Json => output::json(&Nodes { nodes })?,
                 Format::Text => output::bytes(rows(&nodes).to_string().as_bytes())?,
@@ -81,7 +85,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         }
         Task::Quarantine { node, common } => {
             let service = common.service.open(&session)?;
-            let done = session.within(service.quarantine(&node, &request))?;
+            let done = ask(&session, &service, service.quarantine(&node, &request))?;
             if common.output.format == Format::Json {
                 return Ok(output::json(&done)?);
             }
@@ -100,7 +104,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         }
         Task::Release { node, common } => {
             let service = common.service.open(&session)?;
-            let node = session.within(service.release(&node, &request))?;
+            let node = ask(&session, &service, service.release(&node, &request))?;
             match common.output.format {
                 Format::Json => output::json(&node)?,
                 Format::Text => output::words(format_args!(

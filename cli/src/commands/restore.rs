@@ -2,7 +2,7 @@ use clap::Args;
 use keyhaul_core::Reference;
 use keyhaul_remote::protocol::RestoreRequest;
 
-use super::service::ServiceName;
+use super::service::{ServiceName, ask};
 use super::{Output, reference};
 use crate::failure::Outcome;
 use crate::global::Global;
@@ -36,7 +36,11 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     let body = RestoreRequest {
         secret: secret.clone(),
     };
-    let restored = session.within(service.restore(&body, &session.request()))?;
+    let restored = ask(
+        &session,
+        &service,
+        service.restore(&body, &session.request()),
+    )?;
     match arguments.output.format {
         Format::Json => output::json(&restored)?,
         Format::Text => {

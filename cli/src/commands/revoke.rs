@@ -2,7 +2,7 @@ use clap::Args;
 use keyhaul_remote::protocol::RevokeRequest;
 
 use super::Output;
-use super::service::{ServiceName, node, scope};
+use super::service::{ServiceName, ask, node, scope};
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::output::{self, Format};
@@ -40,7 +40,11 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         scope: scope.clone(),
         node: node.clone(),
     };
-    let done = session.within(service.revoke(&body, &session.request()))?;
+    let done = ask(
+        &session,
+        &service,
+        service.revoke(&body, &session.request()),
+    )?;
     match arguments.output.format {
         Format::Json => output::json(&done)?,
         Format::Text if done.revoked => output::words(format_args!(

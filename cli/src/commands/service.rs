@@ -68,6 +68,16 @@ impl ServiceName {
     }
 }
 
+/// Runs to the end what asks a service, but not past the deadline; its failure says which service.
+pub fn ask<T>(
+    session: &Session,
+    service: &Service,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let name = &service.descriptor().name;
+    session.within(work).map_err(|error| error.with_store(name))
+}
+
 /// All entries of an answer in pages: those of each page, and where the next begins.
 pub async fn all<T>(
     mut page: impl AsyncFnMut(&Paging) -> Result<(Vec<T>, Option<String>)>,

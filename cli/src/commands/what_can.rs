@@ -2,7 +2,7 @@ use clap::Args;
 
 use super::Output;
 use super::grants::print;
-use super::service::{ServiceName, node};
+use super::service::{ServiceName, ask, node};
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::output::{self, Format};
@@ -31,7 +31,11 @@ pub struct Arguments {
 pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     let session = Session::open(global)?;
     let service = arguments.service.open(&session)?;
-    let answer = session.within(service.what_can(&arguments.node, &session.request()))?;
+    let answer = ask(
+        &session,
+        &service,
+        service.what_can(&arguments.node, &session.request()),
+    )?;
     if answer.grants.is_empty() && arguments.output.format == Format::Text {
         let node = &arguments.node;
         output::words(format_args!("{node} holds no grant"));

@@ -2,7 +2,7 @@ use clap::Args;
 use keyhaul_core::Reference;
 
 use super::grants::print;
-use super::service::ServiceName;
+use super::service::{ServiceName, ask};
 use super::{Output, reference};
 use crate::failure::Outcome;
 use crate::global::Global;
@@ -33,7 +33,11 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     let session = Session::open(global)?;
     let service = arguments.service.open(&session)?;
     let secret = arguments.reference.subject();
-    let answer = session.within(service.who_can(secret, &session.request()))?;
+    let answer = ask(
+        &session,
+        &service,
+        service.who_can(secret, &session.request()),
+    )?;
     if answer.grants.is_empty() && arguments.output.format == Format::Text {
         output::words(format_args!("no node can read {secret}"));
     }

@@ -86,18 +86,24 @@ impl House {
         fs::create_dir(&credentials).expect("folder");
         fs::set_permissions(&credentials, PermissionsExt::from_mode(0o700)).expect("mode");
         let place = backend.place(&credentials);
+        self.policy(&place.policy());
+        for (name, bytes) in &place.credentials {
+            self.also(Needle::new(*name, bytes));
+        }
+        self.place = Some(place);
+        self
+    }
+
+    /// Gives it this policy.
+    #[track_caller]
+    pub fn policy(&self, text: &str) {
         let mut folder = self.inside().join("home");
         for name in [".config", "keyhaul"] {
             folder.push(name);
             fs::create_dir(&folder).expect("folder");
             fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).expect("mode");
         }
-        self.write("home/.config/keyhaul/keyhaul.toml", place.policy());
-        for (name, bytes) in &place.credentials {
-            self.also(Needle::new(*name, bytes));
-        }
-        self.place = Some(place);
-        self
+        self.write("home/.config/keyhaul/keyhaul.toml", text);
     }
 
     /// The store that its policy names.

@@ -306,12 +306,11 @@ fn together(mut errors: Vec<Error>) -> Error {
     if errors.is_empty() {
         return last;
     }
+    let last_kind = last.kind();
     errors.push(last);
-    let transient = errors
-        .iter()
-        .map(Error::kind)
-        .find(|kind| kind.is_transient());
-    let kind = transient.unwrap_or(ErrorKind::Unavailable);
+    // What passes by itself at one of them may be all that is wrong.
+    let mut kinds = errors.iter().map(Error::kind);
+    let kind = kinds.find(|kind| kind.is_transient()).unwrap_or(last_kind);
     let told: Vec<&str> = errors.iter().map(Error::message).collect();
     let message = format!(
         "none of {} servers could be asked: {}",

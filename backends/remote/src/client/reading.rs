@@ -83,40 +83,39 @@ impl RemoteStore {
         Ok(opened.collect())
     }
 
-    /// Reads `items` in as few requests as they need.
+    /// Reads `items` in as few requests as they need: what had no room among many is asked for among
+    /// few, which always fit, and at last alone.
     pub(super) async fn read_all(
         &self,
         items: &[ReadItem],
         request: &Request,
     ) -> Vec<Result<Secret>> {
-        let mut answers = Vec::with_capacity(items.len());
-        for batch in items.chunks(limit::BATCH) {
-            match self.read(batch, request).await {
-                Err(error) => answers.extend(batch.iter().map(|_| Err(error.duplicate()))),
-                Ok(answered) => {
-                    for (item, answer) in batch.iter().zip(answered) {
-                        answers.push(self.alone(batch, item, answer, request).await);
+        let mut answers: Vec<Option<Result<Secret>>> = items.iter().map(|_| None).collect();
+        let mut left: Vec<usize> = (0..items.len()).collect();
+        for most in [limit::BATCH, limit::ANSWER / limit::VALUE, 1] {
+            let mut crowded = Vec::new();
+            for places in left.chunks(most) {
+                let batch: Vec<ReadItem> = places.iter().map(|at| items[*at].clone()).collect();
+                let answered = match self.read(&batch, request).await {
+                    Ok(answered) => answered,
+                    Err(error) => batch.iter().map(|_| Err(error.duplicate())).collect(),
+                };
+                for (at, answer) in places.iter().zip(answered) {
+                    let too_large = |error: &Error| error.kind() == ErrorKind::TooLarge;
+                    if places.len() > 1 && answer.as_ref().is_err_and(too_large) {
+                        crowded.push(*at);
                     }
+                    answers[*at] = Some(answer);
                 }
             }
+            left = crowded;
         }
+        // Each place was in one batch of the first round, and a batch has as many answers as items.
+        let nothing = || Err(Error::new(ErrorKind::Internal, "a read without an answer"));
         answers
-    }
-
-    /// `answer`, or where there was no room for it among others, what is answered to it alone.
-    async fn alone(
-        &self,
-        batch: &[ReadItem],
-        item: &ReadItem,
-        answer: Result<Secret>,
-        request: &Request,
-    ) -> Result<Secret> {
-        let crowded = |error: &Error| error.kind() == ErrorKind::TooLarge && batch.len() > 1;
-        if !answer.as_ref().is_err_and(crowded) {
-            return answer;
-        }
-        let mut alone = self.read(std::slice::from_ref(item), request).await?;
-        alone.pop().unwrap_or(answer)
+            .into_iter()
+            .map(|answer| answer.unwrap_or_else(nothing))
+            .collect()
     }
 
     /// The key that answers are sealed to: one for the life of this store.

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use keyhaul_core::{Error, ErrorKind, IdempotencyId, Result};
@@ -23,6 +24,8 @@ use super::handlers;
 use crate::protocol::{MEDIA_TYPE, Problem, header as ours, limit};
 
 const JSON: &str = "application/json";
+/// How long the rest of a refused request's body is awaited.
+const DRAIN: Duration = Duration::from_secs(2);
 /// The longest body of a request that holds no value.
 const SMALL_BODY: usize = 256 * 1024;
 /// How long a request waits for its store where its caller does not say, and at most.
@@ -54,14 +57,23 @@ pub(super) async fn serve(connection: Arc<Connection>, request: Request<Incoming
     let _running = connection.running();
     let id = id(&connection, request.headers());
     let is_head = request.method() == Method::HEAD;
-    let answer = AssertUnwindSafe(answer(&connection, request, &id));
+    let (parts, mut body) = request.into_parts();
+    let answer = AssertUnwindSafe(answer(&connection, &parts, &mut body, &id));
     let result = answer.catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(request = %id, "a request ended in a panic");
         Err(internal("a defect of the service").into())
     });
     let mut answer = match result {
         Ok(body) => respond(StatusCode::OK, JSON, body),
-        Err(failure) => problem(&failure, &id),
+        Err(failure) => {
+            let mut answer = problem(&failure, &id);
+            // A refusal may come before the body.
+            if parts.version < Version::HTTP_2 && !drained(&mut body).await {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
+            }
+            answer
+        }
     };
     let headers = answer.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -78,19 +90,19 @@ pub(super) async fn serve(connection: Arc<Connection>, request: Request<Incoming
 
 async fn answer(
     connection: &Arc<Connection>,
-    request: Request<Incoming>,
+    parts: &Parts,
+    body: &mut Incoming,
     id: &Arc<str>,
 ) -> Result<Vec<u8>, Failure> {
     let live = connection.shared.live();
     let identity = match connection.identity(&live) {
         Ok(identity) => identity,
         Err(reason) => {
-            let operation = Operation::find(request.method(), request.uri().path());
+            let operation = Operation::find(&parts.method, parts.uri.path());
             let operation = operation.map_or("none", Operation::name);
             return Err(nobody(connection, id, operation, reason).await.into());
         }
     };
-    let (parts, body) = request.into_parts();
     let operation = match Operation::find(&parts.method, parts.uri.path()) {
         Ok(operation) => operation,
         Err(allow) => return Err(astray(allow)),
@@ -258,8 +270,29 @@ fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>> {
     }
 }
 
+/// Reads what is left of the body of a refused request and throws it away: who is still writing
+/// does not hear that it was refused. `false` where that is more than it is worth: then the
+/// connection ends.
+async fn drained(body: &mut Incoming) -> bool {
+    if body.size_hint().lower() > limit::BODY as u64 {
+        return false;
+    }
+    let all = async {
+        let mut left = limit::BODY;
+        while let Some(Ok(frame)) = body.frame().await {
+            let len = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(len) {
+                Some(less) => left = less,
+                None => return false,
+            }
+        }
+        body.is_end_stream()
+    };
+    tokio::time::timeout(DRAIN, all).await.unwrap_or(false)
+}
+
 /// A whole body, of `most` bytes and within `time`.
-async fn read(mut body: Incoming, most: usize, time: Duration) -> Result<Vec<u8>> {
+async fn read(body: &mut Incoming, most: usize, time: Duration) -> Result<Vec<u8>> {
     let too_large = || {
         Error::new(
             ErrorKind::TooLarge,

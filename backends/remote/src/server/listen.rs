@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -26,6 +26,22 @@ pub(super) const GRACE: Duration = Duration::from_secs(20);
 const SHORT_GRACE: Duration = Duration::from_secs(2);
 /// How long to wait where the system has no descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// How many connections the kernel holds until they are taken. The library's 128 is less than a site
+/// that boots at once: who finds no room tries again a second later.
+const BACKLOG: u32 = 4096;
+
+/// Listens at `address`.
+pub(super) fn at(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A restarted service takes its address back at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Takes connections until the end begins.
 pub(super) async fn accept(

@@ -112,7 +112,7 @@ impl Server {
         let mut addresses = Vec::new();
         for address in &settings.listen {
             let failed = |error| Error::io(format!("listening at {address}"), error);
-            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            let listener = listen::at(*address).map_err(failed)?;
             addresses.push(listener.local_addr().map_err(failed)?);
             listeners.push(listener);
         }

@@ -151,7 +151,7 @@ async fn a_hundred_are_one_request_and_three_hundred_two() {
 }
 
 #[tokio::test]
-async fn what_had_no_room_among_others_is_asked_for_alone() {
+async fn what_had_no_room_among_others_is_asked_for_among_few_and_then_alone() {
     let (site, keys) = (Site::new(), Keys::new());
     keys.lock().room = 100;
     for index in 0..5 {
@@ -181,7 +181,8 @@ async fn what_had_no_room_among_others_is_asked_for_alone() {
             }
         }
     }
-    // One for all, and one each for s1, long, s2, s3 and s4.
+    // One for all; one for s1, long, s2 and s3, of which s1 has room; one for s4; one each for the
+    // three that are left.
     assert_eq!(stage.asked(READ), 6);
 }
 

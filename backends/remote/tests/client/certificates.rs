@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keyhaul_core::{Error, ErrorKind, GetOptions, SecretStore as _};
-use keyhaul_servers::{Authority, Issued, free_port};
+use keyhaul_servers::{Authority, Issued, Mode, Proxy, free_port};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::keys::{Keys, problem};
@@ -232,4 +232,35 @@ async fn a_refused_certificate_that_was_renewed_meanwhile_is_shown_at_once() {
         get().await.expect("as renewed").value.expose(),
         b"correct horse"
     );
+}
+
+/// A long life ends with an expired or revoked certificate: whoever looks is told so, and not that
+/// connections break.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_is_refused_after_years_of_service_is_told_as_that() {
+    let site = Site::new();
+    let (stage, _) = noting(&site).await;
+    let proxy = Proxy::to(&stage.address().to_string());
+    let store = site.store(&[proxy.address().to_string()]);
+    let get = || async { store.get(&path("web01/root"), &GetOptions::default()).await };
+    get().await.expect("read");
+
+    let issued = site.authority.server(&["127.0.0.1"]);
+    stage.speak(stage::tls(&issued, &Authority::new("another").pem(), b"h2"));
+    proxy.set(Mode::Reset);
+    proxy.set(Mode::Pass);
+    // The first that fails may find the old connection broken; the layers would try again.
+    let start = std::time::Instant::now();
+    let first = loop {
+        match get().await {
+            Err(error) => break error,
+            Ok(_) => assert!(start.elapsed() < Duration::from_secs(10), "never reset"),
+        }
+    };
+    let kinds = [ErrorKind::Unauthenticated, ErrorKind::Unavailable];
+    assert!(kinds.contains(&first.kind()), "{first:?}");
+    for _ in 0..3 {
+        let error = get().await.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error:?}");
+    }
 }

@@ -85,6 +85,15 @@ impl Stage {
         self.address
     }
 
+    /// Speaks TLS otherwise from the next connection on.
+    pub fn speak(&self, tls: Arc<ServerConfig>) {
+        *self
+            .shared
+            .tls
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
     /// How many connections were made to it.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)

@@ -287,6 +287,73 @@ async fn writers_go_on_over_a_restart_of_the_server() {
     live.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_reads_its_own_scope_by_the_word_for_it_and_an_operator_writes_it_in_full() {
+    let live = Live::over(Arc::new(MemoryStore::new("behind")), SOFTLY).await;
+    let (operator, node) = (
+        live.service("operator").store(),
+        live.service("node").store(),
+    );
+    let value = SecretBytes::copy_from(b"its own");
+    let options = PutOptions::default();
+    operator
+        .put(&path("@host.one/key"), &value, &options)
+        .await
+        .expect("written");
+    let paths = [
+        path("@host/key"),
+        path("@host.one/key"),
+        path("@host.two/key"),
+    ];
+    let answers = node.get_many(&paths, &GetOptions::default()).await;
+    for answer in &answers[..2] {
+        assert_eq!(answer.as_ref().expect("its own").value, value);
+    }
+    let other = answers[2].as_ref().expect_err("another's");
+    assert_eq!(other.kind(), ErrorKind::PermissionDenied);
+    let word = operator.put(&path("@host/key"), &value, &options).await;
+    assert_eq!(
+        word.expect_err("whose?").kind(),
+        ErrorKind::InvalidReference
+    );
+    live.end().await;
+}
+
+/// Six of the longest values go past what one answer holds; three hundred past what one request
+/// asks for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_fit_into_one_answer_is_read_all_the_same() {
+    let store = Arc::new(MemoryStore::new("behind"));
+    let live = Live::over(store.clone(), SOFTLY).await;
+    let manager = live.service("manager");
+    manager
+        .grant(&terms("web01", "one"), &Request::default())
+        .await
+        .expect("granted");
+    let mut paths = Vec::new();
+    for index in 0..300_u32 {
+        let length = if index < 6 { 1024 * 1024 } else { 8 };
+        let path = path(&format!("web01/s{index}"));
+        let value = SecretBytes::init_with(length, |bytes| {
+            bytes[..4].copy_from_slice(&index.to_be_bytes());
+        });
+        store
+            .put(&path, &value, &PutOptions::default())
+            .await
+            .expect("put");
+        paths.push(path);
+    }
+    let node = live.service("node").store();
+    let answers = node.get_many(&paths, &GetOptions::default()).await;
+    assert_eq!(answers.len(), 300);
+    for (index, answer) in (0_u32..).zip(answers) {
+        let value = answer.expect("read").value;
+        assert_eq!(value.len(), if index < 6 { 1024 * 1024 } else { 8 });
+        assert_eq!(value.expose()[..4], index.to_be_bytes());
+    }
+    live.end().await;
+}
+
 /// The served description is the one that the tests of the protocol hold to the types.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_description_is_served_to_whoever_has_a_certificate() {

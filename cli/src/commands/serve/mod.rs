@@ -1,6 +1,7 @@
 //! The key service as a process: configuration, signals, and the one runtime with many threads.
 
 mod dev;
+mod store;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -9,18 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use keyhaul_core::policy::{self, Location};
-use keyhaul_core::resolver::Routed;
-use keyhaul_core::{Error, ErrorKind, Policy, Result, SecretStore};
+use keyhaul_core::{Error, ErrorKind, Result, SecretStore, policy};
 use keyhaul_remote::server::{Server, Settings};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::global::Global;
 use crate::process::{Moment, notify};
 use crate::{output, session};
+use store::Served;
 
 /// The configuration of a service, where none is named.
 const CONFIG: &str = "/etc/keyhaul/service.toml";
@@ -79,7 +79,7 @@ fn serve(config: &Path, ready: impl FnOnce(&Server) -> Outcome) -> Outcome {
     // Before the runtime's threads, which inherit it: no signal is lost, and none ends us midway.
     let mut signals = signals()?;
     let settings = Settings::load(config)?;
-    let store = store(&settings)?;
+    let store = Arc::new(Served::by(&settings)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -89,10 +89,10 @@ fn serve(config: &Path, ready: impl FnOnce(&Server) -> Outcome) -> Outcome {
         for address in server.addresses() {
             output::words(format_args!("listening on {address}"));
         }
-        tokio::spawn(probe(store));
+        tokio::spawn(probe(store.clone()));
         ready(&server)?;
         notify(Moment::Ready);
-        let told = until_told(&server, config, &mut signals);
+        let told = until_told(&server, &store, config, &mut signals);
         server.serve(told).await?;
         Ok(())
     });
@@ -101,27 +101,8 @@ fn serve(config: &Path, ready: impl FnOnce(&Server) -> Outcome) -> Outcome {
     served
 }
 
-/// What the service gives out: all that its policy serves.
-fn store(settings: &Settings) -> Outcome<Arc<dyn SecretStore>> {
-    let location = match &settings.policy {
-        Some(path) => Location::File(path.clone()),
-        // Not a user's own, and not the embedded one: a service says what it serves.
-        None => {
-            let rule = "the configuration names no `policy`";
-            let error = Error::new(ErrorKind::InvalidConfig, rule);
-            return Err(error
-                .with_advice("add policy = \"keyhaul.toml\": the stores and routes it serves")
-                .into());
-        }
-    };
-    let policy = Policy::load(&location)?;
-    policy.keeps_scopes_apart()?;
-    let resolver = session::resolver(policy)?;
-    Ok(Arc::new(Routed::new(Arc::new(resolver))))
-}
-
 /// Says early what would else be found out by the first node that asks.
-async fn probe(store: Arc<dyn SecretStore>) {
+async fn probe(store: Arc<Served>) {
     let said = match tokio::time::timeout(PROBE, store.probe()).await {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.to_string(),
@@ -134,12 +115,17 @@ async fn probe(store: Arc<dyn SecretStore>) {
 }
 
 /// Ends when the process is told to end; reloads when it is told to reload.
-async fn until_told(server: &Server, config: &Path, signals: &mut UnboundedReceiver<Signal>) {
+async fn until_told(
+    server: &Server,
+    store: &Served,
+    config: &Path,
+    signals: &mut UnboundedReceiver<Signal>,
+) {
     loop {
         match signals.recv().await {
             Some(Signal::SIGHUP) => {
                 notify(Moment::Reloading);
-                reload(server, config).await;
+                reload(server, store, config).await;
                 notify(Moment::Ready);
             }
             Some(signal) => {
@@ -154,15 +140,25 @@ async fn until_told(server: &Server, config: &Path, signals: &mut UnboundedRecei
 }
 
 /// What is wrong is said, and everything stays as it was.
-async fn reload(server: &Server, config: &Path) {
+async fn reload(server: &Server, store: &Served, config: &Path) {
     let reloaded = async {
         policy::check_trust("the configuration", config)?;
-        server.reload(Settings::load(config)?).await
+        let settings = Settings::load(config)?;
+        // First what can be wrong, then what changes.
+        let policy = store.changed(&settings)?;
+        bounded(server.reload(settings)).await?;
+        let with = if policy.is_some() { ", policy" } else { "" };
+        if let Some(take_over) = policy {
+            take_over();
+        }
+        Ok::<_, Failure>(with)
     };
-    match bounded(reloaded).await {
-        Ok(()) => output::words("reloaded: configuration, certificates and audit file"),
-        Err(error) => {
-            output::failures(&[error]);
+    match reloaded.await {
+        Ok(with) => output::words(format_args!(
+            "reloaded: configuration, certificates, audit file{with}"
+        )),
+        Err(failure) => {
+            output::failures(failure.errors());
             output::words("nothing was reloaded; the service goes on as before");
         }
     }

@@ -1,160 +1,20 @@
 //! `keyhaul serve`, from its first minute to its end.
 
+mod page;
+mod service;
+
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
+use rustix::process::Signal;
 
-/// No step of these tests takes a tenth of it.
-const LIMIT: Duration = Duration::from_secs(60);
+use service::{LIMIT, Service, keyhaul};
+
 const CONFLICT: i32 = 11;
 const PERMISSION_DENIED: i32 = 17;
-
-/// A service to try things out, ended with the value.
-struct Service {
-    folder: TempDir,
-    child: Child,
-    notified: UnixDatagram,
-}
-
-impl Service {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        Self::start_in(folder)
-    }
-
-    fn start_in(folder: TempDir) -> Self {
-        let socket = folder.path().join("notify");
-        let _ = fs::remove_file(&socket);
-        let notified = UnixDatagram::bind(&socket).expect("bound");
-        notified.set_read_timeout(Some(LIMIT)).expect("set");
-        let output = |name| fs::File::create(folder.path().join(name)).expect("made");
-        let child = keyhaul(folder.path())
-            .args([
-                "serve",
-                "--dev",
-                "--folder",
-                "dev",
-                "--listen",
-                "127.0.0.1:0",
-            ])
-            .env("NOTIFY_SOCKET", &socket)
-            .stdout(output("out"))
-            .stderr(output("err"))
-            .spawn()
-            .expect("started");
-        let mut service = Self {
-            folder,
-            child,
-            notified,
-        };
-        service.told("READY=1");
-        service
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join("dev").join(name)
-    }
-
-    /// Waits for what the service manager is told.
-    fn told(&mut self, expected: &str) {
-        let mut buffer = [0; 256];
-        let length = self.notified.recv(&mut buffer);
-        let length = length.unwrap_or_else(|error| panic!("{error}: {}", self.said()));
-        let text = String::from_utf8_lossy(&buffer[..length]);
-        assert_eq!(text.lines().next(), Some(expected), "{}", self.said());
-    }
-
-    fn said(&self) -> String {
-        fs::read_to_string(self.folder.path().join("err")).expect("there")
-    }
-
-    fn printed(&self) -> String {
-        fs::read_to_string(self.folder.path().join("out")).expect("there")
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("told");
-    }
-
-    fn end(mut self) -> TempDir {
-        self.signal(Signal::TERM);
-        self.told("STOPPING=1");
-        let begun = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().expect("waited") {
-                break status;
-            }
-            assert!(begun.elapsed() < LIMIT, "{}", self.said());
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        assert!(status.success(), "{status}: {}", self.said());
-        // What drop would end is over.
-        let Self { folder, .. } = &self;
-        let elsewhere = tempfile::tempdir().expect("a folder");
-        fs::rename(folder.path().join("dev"), elsewhere.path().join("dev")).expect("moved");
-        elsewhere
-    }
-
-    fn run(&self, role: &str, arguments: &[&str]) -> Output {
-        keyhaul(&self.path(""))
-            .args(["--config", &format!("{role}.toml")])
-            .args(arguments)
-            .output()
-            .expect("started")
-    }
-
-    #[track_caller]
-    fn done(&self, role: &str, arguments: &[&str]) -> String {
-        let done = self.run(role, arguments);
-        let said = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "{role} {arguments:?}: {said}");
-        String::from_utf8(done.stdout).expect("text")
-    }
-
-    #[track_caller]
-    fn refused(&self, role: &str, arguments: &[&str], status: i32) {
-        let done = self.run(role, arguments);
-        let said = String::from_utf8_lossy(&done.stderr);
-        assert_eq!(
-            done.status.code(),
-            Some(status),
-            "{role} {arguments:?}: {said}"
-        );
-        assert!(done.stdout.is_empty());
-    }
-
-    #[track_caller]
-    fn json(&self, role: &str, arguments: &[&str]) -> serde_json::Value {
-        let text = self.done(role, &[arguments, &["--format", "json"]].concat());
-        let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        assert_eq!(document["schema_version"], 1);
-        document
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn keyhaul(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_keyhaul"));
-    command
-        .current_dir(folder)
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("HOME", folder)
-        .stdin(Stdio::null());
-    command
-}
 
 /// Each line that it prints to be typed is typed, by a shell, as it stands.
 #[test]
@@ -307,6 +167,42 @@ fn a_revoked_certificate_is_refused_once_it_is_told_to_reload() {
         service.said()
     );
     service.done("manager", &["grants"]);
+}
+
+#[test]
+fn a_new_policy_is_served_after_a_reload() {
+    let mut service = Service::start();
+    service.done("manager", &["generate", "web01/root"]);
+    let reload = |service: &mut Service, from: &str, to: &str| {
+        let policy = service.path("store.toml");
+        let text = fs::read_to_string(&policy).expect("there");
+        assert!(text.contains(from), "{text}");
+        fs::write(&policy, text.replace(from, to)).expect("written");
+        service.signal(Signal::HUP);
+        service.told("RELOADING=1");
+        service.told("READY=1");
+    };
+    // Elsewhere in the same store: what was there is not there.
+    reload(
+        &mut service,
+        "store = \"local\"",
+        "store = \"local\"\npath = \"new/{scope}/{name}\"",
+    );
+    assert!(
+        service.said().contains("audit file, policy"),
+        "{}",
+        service.said()
+    );
+    assert_eq!(service.done("manager", &["list"]), "");
+    service.done("manager", &["generate", "web02/root"]);
+    // Two scopes would share a secret: everything stays.
+    reload(&mut service, "{scope}", "all");
+    assert!(
+        service.said().contains("store.toml:9"),
+        "{}",
+        service.said()
+    );
+    assert_eq!(service.done("manager", &["list"]), "web02/root\n");
 }
 
 /// What was there before is there again, on another port.
