@@ -151,12 +151,20 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         }
         Task::Commit { which, common } => {
             let service = common.service.open(&session)?;
-            let ticket = ask(&session, &service, service.commit(&which.request()?, &request))?;
+            let ticket = ask(
+                &session,
+                &service,
+                service.commit(&which.request()?, &request),
+            )?;
             print(&ticket, &common)
         }
         Task::Abort { which, common } => {
             let service = common.service.open(&session)?;
-            let ticket = ask(&session, &service, service.abort(&which.request()?, &request))?;
+            let ticket = ask(
+                &session,
+                &service,
+                service.abort(&which.request()?, &request),
+            )?;
             print(&ticket, &common)
         }
         Task::List {

@@ -79,6 +79,12 @@ impl Pattern {
             .next()
             .filter(|scope| !scope.contains('*'))
     }
+
+    /// The name, where the pattern names exactly one, in whichever scope.
+    pub(super) fn pinned_name(&self) -> Option<&str> {
+        let (scope, name) = self.text.split_once('/')?;
+        (scope != "**" && !name.contains('*')).then_some(name)
+    }
 }
 
 impl fmt::Display for Pattern {

@@ -33,11 +33,12 @@ pub(super) fn key_services(policy: &Policy, registry: &Registry) -> Vec<Error> {
 }
 
 impl Policy {
-    /// Whether no two scopes can share a secret: what a key service must know of the policy it
-    /// serves, since it grants by scope.
+    /// Whether no two subjects, `SCOPE/NAME`, can share a secret: what a key service must know of
+    /// the policy it serves, since it grants by scope and name, and deletes what a name leads to.
     ///
     /// Every route's `path` holds `{scope}` as a segment of its own, unless its `match` names one
-    /// scope; and no two routes to one store lead different scopes to one path.
+    /// scope, and `{name}`, unless its `match` names one name; and no two routes to one store lead
+    /// different subjects to one path, be it for different fields.
     ///
     /// # Errors
     /// `InvalidConfig` for each route that could, with its line.
@@ -55,14 +56,25 @@ impl Policy {
                 errors.push(refused(route, rule).with_advice(advice));
                 continue;
             }
+            if route.pattern.pinned_name().is_none() && !route.path.contains("{name}") {
+                let rule = format!(
+                    "route `{}` leads several names to one secret: its `path` lacks `{{name}}`",
+                    route.pattern
+                );
+                let advice = "write the path as \"FOLDER/{scope}/{name}\", or name one secret in \
+                              `match`, as \"*/root-disk\"";
+                errors.push(refused(route, rule).with_advice(advice));
+                continue;
+            }
             let earlier = self.routes[..index].iter().find(|e| e.may_meet(route));
             if let Some(earlier) = earlier {
                 let rule = format!(
-                    "route `{}` and route `{}` at {} can lead different scopes to one secret",
+                    "route `{}` and route `{}` at {} can lead different secrets to one path",
                     route.pattern, earlier.pattern, earlier.place
                 );
                 let advice = "begin each path with a folder of its own, as \"vms/{scope}/{name}\" \
-                              and \"shared/{name}\"";
+                              and \"shared/{name}\"; fields of one map are no secrets of their own \
+                              here: store them apart";
                 errors.push(refused(route, rule).with_advice(advice));
             }
         }
@@ -79,48 +91,35 @@ impl Route {
         self.pattern.pinned_scope().is_some()
     }
 
-    /// Whether it may lead one scope to the path to which `other` leads another. May say yes where
+    /// Whether it may lead one subject to the path to which `other` leads another. May say yes where
     /// it is not so, never no where it is.
     fn may_meet(&self, other: &Route) -> bool {
-        let (mine, theirs) = (self.pattern.pinned_scope(), other.pattern.pinned_scope());
-        let apart = !self.stores.iter().any(|name| other.stores.contains(name));
-        if apart || (mine.is_some() && mine == theirs) {
+        if !self.stores.iter().any(|name| other.stores.contains(name)) {
             return false;
         }
-        let mut ours = Walk::of(self);
-        let mut others = Walk::of(other);
-        loop {
-            match (ours.next(), others.next()) {
-                (None, None) => return ours.scope != others.scope || ours.scope.is_none(),
-                // Without a name among them, paths of different lengths never meet.
-                (None, Some(Step::Name)) | (Some(Step::Name), None) => return true,
-                (None, Some(_)) | (Some(_), None) => return false,
-                (Some(Step::Name), _) | (_, Some(Step::Name)) => {
-                    let known = ours.scope.is_some() && ours.scope == others.scope;
-                    return !known;
-                }
-                // From here on both have the same scope.
-                (Some(Step::Scope), Some(Step::Scope)) => return false,
-                (Some(Step::Scope), Some(Step::Plain(text))) => {
-                    if !ours.takes(text) {
-                        return false;
-                    }
-                }
-                (Some(Step::Plain(text)), Some(Step::Scope)) => {
-                    if !others.takes(text) {
-                        return false;
-                    }
-                }
-                (Some(Step::Plain(a)), Some(Step::Plain(b))) if a != b => return false,
-                (Some(Step::Plain(_)), Some(Step::Plain(_))) => {}
-            }
+        let (ours, theirs) = (self.template(), other.template());
+        let mut ours = Walk::of(self, &ours);
+        let mut theirs = Walk::of(other, &theirs);
+        ours.may_end_with(&mut theirs) && !ours.is_of_one_subject_with(&theirs)
+    }
+
+    /// The path, with what `match` says of scope and name filled in.
+    fn template(&self) -> String {
+        let mut path = self.path.clone();
+        if let Some(scope) = self.pattern.pinned_scope() {
+            path = path.replace("{scope}", scope);
         }
+        if let Some(name) = self.pattern.pinned_name() {
+            path = path.replace("{name}", name);
+        }
+        path
     }
 }
 
 /// A walk along the segments of a route's path.
 struct Walk<'a> {
     route: &'a Route,
+    template: &'a str,
     segments: std::str::Split<'a, char>,
     /// The scope, where it is known.
     scope: Option<&'a str>,
@@ -131,17 +130,65 @@ enum Step<'a> {
     Plain(&'a str),
     /// Any scope of the route's.
     Scope,
-    /// Anything: a name has any number of segments.
+    /// Anything: a name has any number of segments, one at least.
     Name,
 }
 
 impl<'a> Walk<'a> {
-    fn of(route: &'a Route) -> Self {
+    fn of(route: &'a Route, template: &'a str) -> Self {
         Self {
             route,
-            segments: route.path.split('/'),
+            template,
+            segments: template.split('/'),
             scope: route.pattern.pinned_scope(),
         }
+    }
+
+    /// Whether both may end at one path. What that says of their scopes, they know then.
+    fn may_end_with(&mut self, other: &mut Walk<'a>) -> bool {
+        loop {
+            match (self.next(), other.next()) {
+                (None, None) => return true,
+                // Without a name before, paths of different lengths never meet.
+                (None, Some(_)) | (Some(_), None) => return false,
+                (Some(Step::Name), _) | (_, Some(Step::Name)) => return true,
+                (Some(Step::Scope), Some(Step::Scope)) => {}
+                (Some(Step::Scope), Some(Step::Plain(text))) => {
+                    if !self.takes(text) {
+                        return false;
+                    }
+                }
+                (Some(Step::Plain(text)), Some(Step::Scope)) => {
+                    if !other.takes(text) {
+                        return false;
+                    }
+                }
+                (Some(Step::Plain(a)), Some(Step::Plain(b))) if a != b => return false,
+                (Some(Step::Plain(_)), Some(Step::Plain(_))) => {}
+            }
+        }
+    }
+
+    /// Whether two ways to one path begin at one subject: they do where both fill in the same
+    /// template, since a path says then what was filled in.
+    fn is_of_one_subject_with(&self, other: &Walk<'_>) -> bool {
+        if self.scope != other.scope {
+            return false;
+        }
+        let names = (
+            self.route.pattern.pinned_name(),
+            other.route.pattern.pinned_name(),
+        );
+        let name = match names {
+            (Some(ours), Some(theirs)) if ours != theirs => return false,
+            (ours, theirs) => ours.or(theirs),
+        };
+        let filled = |template: &str| {
+            let scope = self.scope.unwrap_or("{scope}");
+            let name = name.unwrap_or("{name}");
+            template.replace("{scope}", scope).replace("{name}", name)
+        };
+        filled(self.template) == filled(other.template)
     }
 
     /// Whether the scope can be `text`; it is, from here on.
@@ -252,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_share_no_secret_unless_the_policy_says_so() {
+    fn no_two_subjects_share_a_secret() {
         for good in [
             &["match = \"**\"\nstore = \"f\""][..],
             &["match = \"**\"\nstore = \"f\"\npath = \"x/{name}/of/{scope}\""],
@@ -273,6 +320,20 @@ mod tests {
             &[
                 "match = \"web01/a\"\nstore = \"f\"\npath = \"x\"",
                 "match = \"web01/**\"\nstore = \"f\"\npath = \"x/{name}\"",
+            ],
+            // One name, at the place where it would be anyhow.
+            &[
+                "match = \"*/tls\"\nstore = \"f\"\npath = \"{scope}/tls\"\nfield = \"pem\"",
+                "match = \"web01/**\"\nstore = \"f\"\nfield = \"own\"",
+                "match = \"**\"\nstore = \"f\"",
+            ],
+            &[
+                "match = \"*/disk\"\nstore = \"f\"\npath = \"vms/{scope}\"",
+                "match = \"*/tls\"\nstore = \"g\"\npath = \"vms/{scope}\"",
+            ],
+            &[
+                "match = \"a*/**\"\nstore = \"f\"\npath = \"x/{name}/of/{scope}\"",
+                "match = \"**\"\nstore = \"f\"\npath = \"x/{name}/of/{scope}\"",
             ],
             // The second route's scopes do not include the first's folder.
             &[
@@ -319,8 +380,42 @@ mod tests {
             ),
             (
                 &[
-                    "match = \"a/*\"\nstore = \"f\"\npath = \"x\"",
-                    "match = \"b/*\"\nstore = \"f\"\npath = \"x\"",
+                    "match = \"a/n\"\nstore = \"f\"\npath = \"x\"",
+                    "match = \"b/n\"\nstore = \"f\"\npath = \"x\"",
+                ],
+                13,
+            ),
+            // One map, and a field for each name: who is granted one name asks for another's field.
+            (
+                &[
+                    "match = \"*/disk\"\nstore = \"f\"\npath = \"vms/{scope}\"\nfield = \"disk\"",
+                    "match = \"*/tls\"\nstore = \"f\"\npath = \"vms/{scope}\"\nfield = \"tls\"",
+                ],
+                14,
+            ),
+            (
+                &["match = \"*/*\"\nstore = \"f\"\npath = \"vms/{scope}\""],
+                9,
+            ),
+            // It may be of any length, with `**` before it.
+            (
+                &["match = \"**/tls\"\nstore = \"f\"\npath = \"vms/{scope}\""],
+                9,
+            ),
+            (&["match = \"web01/d*\"\nstore = \"f\"\npath = \"x\""], 9),
+            (
+                // web01/tls and web01/disk would be one.
+                &[
+                    "match = \"*/tls\"\nstore = \"f\"\npath = \"{scope}/disk\"",
+                    "match = \"**\"\nstore = \"f\"",
+                ],
+                13,
+            ),
+            (
+                // web01/a/b and web01/b would be one.
+                &[
+                    "match = \"web01/a/**\"\nstore = \"f\"\npath = \"x/{name}\"",
+                    "match = \"web01/**\"\nstore = \"f\"\npath = \"x/a/{name}\"",
                 ],
                 13,
             ),

@@ -151,6 +151,8 @@ impl SecretStore for RemoteStore {
             field: options.field.as_ref().map(text),
             labels: options.labels.clone(),
             expires: options.expires.map(timestamp).transpose()?,
+            // Who names a mode that replaces has said so: `generate --overwrite` is force enough.
+            force: options.mode != PutMode::Create,
         };
         let call =
             Call::post(path::GENERATE, &body, &options.request)?.idempotency(options.idempotency);

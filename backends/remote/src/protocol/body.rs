@@ -154,6 +154,9 @@ bodies! {
         /// When the store stops giving it out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expires: Option<Timestamp>,
+        /// Even where a node holds the scope, and the mode may replace what it uses.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
     }
     /// Deletes a secret.
     DeleteRequest {
@@ -442,9 +445,9 @@ pub enum TicketState {
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Nothing.
+    #[default]
     Create,
     /// Anything or nothing.
-    #[default]
     Overwrite,
     /// Exactly the version of `expect`.
     Update,

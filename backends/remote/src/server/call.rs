@@ -19,7 +19,7 @@ use super::{Live, Shared};
 use crate::protocol::Role;
 
 /// The outcome of a change that has only begun.
-const BEGIN: &str = "begin";
+pub(super) const BEGIN: &str = "begin";
 /// The scope that is each node's own.
 const HOST: &str = "@host";
 

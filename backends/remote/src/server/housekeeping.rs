@@ -1,4 +1,5 @@
-//! What happens by itself: tickets end, windows end, what is buffered is written down.
+//! What happens by itself: tickets end, and what is buffered is written down. No store is asked here:
+//! one that hangs would hold up the alarms.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,24 +7,20 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::Shared;
 use super::audit::Entry;
 use super::state::Ended;
-use super::{Shared, burial};
 use crate::protocol::TicketState;
 
 const EVERY: Duration = Duration::from_secs(1);
 /// How many rounds lie between two writings of what is buffered.
 const FLUSH: u64 = 5;
-/// How many rounds lie between two sweeps of what was deleted.
-const SWEEP: u64 = 30;
 /// How many rounds lie between two looks at the age of the revocation lists: an hour.
 const LISTS: u64 = 3600;
-/// How long one sweep may take: stores have limits of their own, or none.
-const SWEEPING: Duration = Duration::from_secs(60);
 /// How many notices share a write of the audit.
 const AT_ONCE: usize = 256;
 /// Who the audit says it was.
-const ACTOR: &str = "service";
+pub(super) const ACTOR: &str = "service";
 
 /// Keeps house until the end begins.
 pub(super) async fn run(shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
@@ -33,9 +30,6 @@ pub(super) async fn run(shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
             && let Err(error) = shared.state.flush().await
         {
             tracing::error!(%error, "what is buffered cannot be written down");
-        }
-        if round % SWEEP == 0 && timeout(SWEEPING, burial::sweep(&shared)).await.is_err() {
-            tracing::warn!("a sweep of what was deleted took too long; the next one goes on");
         }
         // Loading them has looked, too.
         if round % LISTS == LISTS - 1 {

@@ -16,6 +16,7 @@ mod lists;
 mod private;
 mod room;
 pub mod state;
+mod sweep;
 mod tls;
 
 use std::fmt;
@@ -70,7 +71,7 @@ struct Shared {
     connections: Arc<Semaphore>,
     changes: Arc<Semaphore>,
     /// Held by whoever changes a secret.
-    subjects: Vec<tokio::sync::Mutex<()>>,
+    subjects: Vec<Arc<tokio::sync::Mutex<()>>>,
 }
 
 /// What a reload replaces.
@@ -130,9 +131,7 @@ impl Server {
             handshakes: room::Handshakes::default(),
             connections: room::connections(settings.limits.connections),
             changes: Arc::new(Semaphore::new(CHANGES as usize)),
-            subjects: (0..burial::SUBJECTS)
-                .map(|_| tokio::sync::Mutex::default())
-                .collect(),
+            subjects: (0..burial::SUBJECTS).map(|_| Arc::default()).collect(),
         };
         Ok(Self {
             room: shared.connections.available_permits(),
@@ -207,6 +206,8 @@ impl Server {
             let accept = listen::accept(Arc::clone(&self.shared), listener, ended.clone());
             tasks.push(tokio::spawn(accept));
         }
+        let sweeping = sweep::run(Arc::clone(&self.shared), ended.clone());
+        tasks.push(tokio::spawn(sweeping));
         let keeping = housekeeping::run(Arc::clone(&self.shared), ended);
         tasks.push(tokio::spawn(keeping));
         until.await;

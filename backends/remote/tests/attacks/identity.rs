@@ -34,7 +34,7 @@ fn endpoints() -> Vec<Endpoint> {
         roles,
     };
     let secret = json!({"secret": "web01/root"});
-    let made = json!({"secret": "web01/made", "alphabet": "hex", "length": 16});
+    let made = json!({"secret": "web01/made", "alphabet": "hex", "length": 32});
     let grant = json!({"scope": "web01", "node": "n"});
     let begin = json!({"scope": "web01", "from": "n", "to": "n2"});
     let delete = json!({"secret": "web01/made", "force": true});
@@ -168,7 +168,7 @@ async fn a_manager_of_some_scopes_manages_no_others() {
         ),
         (
             "/v1/secrets/generate",
-            json!({"secret": "web01/new", "alphabet": "hex", "length": 8}),
+            json!({"secret": "web01/new", "alphabet": "hex", "length": 32}),
         ),
         (
             "/v1/secrets/delete",

@@ -45,7 +45,7 @@ fn endpoints(write: &serde_json::Value) -> Vec<(Method, String, String, Vec<&'st
         post(path::WRITE, write, &[OPERATOR]),
         post(
             path::GENERATE,
-            &json!({ "secret": "web01/new", "alphabet": "hex", "length": 8 }),
+            &json!({ "secret": "web01/new", "alphabet": "hex", "length": 32 }),
             &[MANAGER],
         ),
         post(
@@ -230,7 +230,7 @@ async fn a_manager_and_an_operator_of_a_tenant_reach_no_other() {
         ),
         (
             path::GENERATE,
-            json!({ "secret": "umbra.x/y", "alphabet": "hex", "length": 8 }),
+            json!({ "secret": "umbra.x/y", "alphabet": "hex", "length": 32 }),
         ),
         (
             path::MIGRATIONS,

@@ -2,15 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use base64ct::{Base64, Encoding as _};
 use http::{HeaderMap, Method, StatusCode};
 use keyhaul_core::{
-    Capabilities, DeleteOptions, Descriptor, GetOptions, ListOptions, MemoryStore, Metadata, Page,
-    PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath, SecretStore,
+    Capabilities, DeleteOptions, Descriptor, Error, ErrorKind, GetOptions, ListOptions,
+    MemoryStore, Metadata, Page, PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath,
+    SecretStore,
 };
 use keyhaul_remote::protocol::seal::{Binding, Purpose, Recipient, Sender};
 use keyhaul_remote::protocol::{
@@ -26,7 +27,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 /// An authority with a list of what it revoked.
@@ -124,6 +125,12 @@ impl Authority {
 pub struct Watched {
     pub inner: MemoryStore,
     pub asked: AtomicUsize,
+    /// Whether its metadata say neither version nor time.
+    pub is_blank: AtomicBool,
+    /// Whether it has no room.
+    pub is_full: AtomicBool,
+    /// What a write of `…/slow` waits for.
+    pub slow: Semaphore,
 }
 
 impl Watched {
@@ -155,7 +162,11 @@ impl SecretStore for Watched {
 
     async fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {
         self.note(path);
-        self.inner.stat(path, options).await
+        let mut metadata = self.inner.stat(path, options).await?;
+        if self.is_blank.load(Ordering::SeqCst) {
+            (metadata.version, metadata.created) = (None, None);
+        }
+        Ok(metadata)
     }
 
     async fn put(
@@ -165,6 +176,12 @@ impl SecretStore for Watched {
         options: &PutOptions,
     ) -> Result<Metadata> {
         self.note(path);
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::StorageFull, "no room"));
+        }
+        if path.as_str().ends_with("/slow") {
+            self.slow.acquire().await.expect("open").forget();
+        }
         self.inner.put(path, value, options).await
     }
 
@@ -221,6 +238,9 @@ impl Site {
         let store = Arc::new(Watched {
             inner: MemoryStore::new("memory"),
             asked: AtomicUsize::new(0),
+            is_blank: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
+            slow: Semaphore::new(0),
         });
         let settings = settings(folder.path(), more);
         let server = Server::open(settings, Arc::clone(&store) as _).await;

@@ -213,7 +213,7 @@ fn every_body_is_as_the_document_has_it() {
     holds::<GenerateRequest>(
         "GenerateRequest",
         json!({"secret": "web01/root", "alphabet": "hex", "length": 32, "mode": "update",
-            "expect": "3", "field": "key", "labels": {"a": "b"}, "expires": TIME}),
+            "expect": "3", "field": "key", "labels": {"a": "b"}, "expires": TIME, "force": true}),
     );
     let delete = json!({"secret": "web01/root", "version": "3", "force": true});
     holds::<DeleteRequest>("DeleteRequest", delete);

@@ -7,12 +7,12 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use keyhaul_core::{
-    DeleteOptions, Error, ErrorKind, ListOptions, Metadata, PutOptions, Reference, Result,
-    SecretBytes, SecretPath, Version,
+    Alphabet, DeleteOptions, Error, ErrorKind, ListOptions, Metadata, PutMode, PutOptions, Recipe,
+    Reference, Result, SecretBytes, SecretPath, Version,
 };
 
 use super::super::audit::Entry;
-use super::super::burial;
+use super::super::burial::{self, Value};
 use super::super::call::Call;
 use super::super::failure::invalid;
 use super::Query;
@@ -36,21 +36,15 @@ pub(super) async fn write(call: &Arc<Call>, request: WriteRequest) -> Result<Vec
     let options = options.of(call)?;
     let value = open(call, &request)?;
     drop(request);
-    let own = Arc::clone(call);
-    let change = async move {
-        let _alone = burial::alone(&own.shared().subjects, reference.subject()).await;
-        burial::clear(&own, reference.subject(), &path, &options.mode).await?;
-        let put = own.shared().store.put(&path, &value, &options);
-        own.ask(put).await.map(stat)
-    };
-    call.changed(entry, change, note).await
+    let value = Value::Given(value);
+    put(call, (reference, path, entry), value, options).await
 }
 
 /// Has a value made that nobody here sees.
 pub(super) async fn generate(call: &Arc<Call>, request: GenerateRequest) -> Result<Vec<u8>> {
     let (reference, path, mut entry) = named(call, &request.secret).await?;
     terms(&mut entry, request.mode, &request.expect, &request.field);
-    let recipe = request.recipe()?;
+    let recipe = strong(request.recipe()?)?;
     let options = Wanted {
         mode: request.mode,
         expect: request.expect.as_deref(),
@@ -59,12 +53,36 @@ pub(super) async fn generate(call: &Arc<Call>, request: GenerateRequest) -> Resu
         expires: request.expires,
     };
     let options = options.of(call)?;
+    if options.mode != PutMode::Create
+        && !request.force
+        && call.shared().state.is_granted(reference.scope())
+    {
+        let error = Error::new(
+            ErrorKind::Conflict,
+            "a node holds the secret's scope: a new value in the place of one in use can lock it out",
+        )
+        .with_advice("make a new secret beside it, or replace it with `force`");
+        return call.looked::<()>(entry, Err(error)).await;
+    }
+    let value = Value::Made(recipe);
+    put(call, (reference, path, entry), value, options).await
+}
+
+async fn put(
+    call: &Arc<Call>,
+    (reference, path, entry): (Reference, SecretPath, Entry),
+    value: Value,
+    options: PutOptions,
+) -> Result<Vec<u8>> {
     let own = Arc::clone(call);
     let change = async move {
-        let _alone = burial::alone(&own.shared().subjects, reference.subject()).await;
-        burial::clear(&own, reference.subject(), &path, &options.mode).await?;
-        let made = own.shared().store.generate(&path, &recipe, &options);
-        own.ask(made).await.map(stat)
+        let (call, subject) = (Arc::clone(&own), reference.subject().to_owned());
+        let write = async move {
+            burial::write(&call, reference.subject(), &path, &value, options)
+                .await
+                .map(stat)
+        };
+        burial::alone(&own, &subject, write).await
     };
     call.changed(entry, change, note).await
 }
@@ -84,12 +102,15 @@ pub(super) async fn delete(call: &Arc<Call>, request: DeleteRequest) -> Result<V
     }
     let own = Arc::clone(call);
     let change = async move {
-        let _alone = burial::alone(&own.shared().subjects, reference.subject()).await;
-        let options = DeleteOptions::default()
-            .version(version)
-            .request(own.request());
-        let restorable_until = burial::bury(&own, &reference, &path, &options).await?;
-        Ok(DeleteAnswer { restorable_until })
+        let (call, subject) = (Arc::clone(&own), reference.subject().to_owned());
+        let delete = async move {
+            let options = DeleteOptions::default()
+                .version(version)
+                .request(call.request());
+            let restorable_until = burial::bury(&call, &reference, &path, &options).await?;
+            Ok(DeleteAnswer { restorable_until })
+        };
+        burial::alone(&own, &subject, delete).await
     };
     call.changed(entry, change, |_, _| {}).await
 }
@@ -99,10 +120,13 @@ pub(super) async fn restore(call: &Arc<Call>, request: RestoreRequest) -> Result
     let (reference, path, entry) = named(call, &request.secret).await?;
     let own = Arc::clone(call);
     let change = async move {
-        let _alone = burial::alone(&own.shared().subjects, reference.subject()).await;
-        burial::exhume(&own, reference.subject(), &path)
-            .await
-            .map(stat)
+        let (call, subject) = (Arc::clone(&own), reference.subject().to_owned());
+        let restore = async move {
+            burial::exhume(&call, reference.subject(), &path)
+                .await
+                .map(stat)
+        };
+        burial::alone(&own, &subject, restore).await
     };
     call.changed(entry, change, note).await
 }
@@ -154,6 +178,24 @@ async fn names(call: &Call, prefix: &SecretPath, options: &ListOptions) -> Resul
         folders: text(page.folders),
         next: page.next,
     })
+}
+
+/// Whoever has a value made does not learn it: it takes one that cannot be guessed.
+fn strong(recipe: Recipe) -> Result<Recipe> {
+    let letters = match recipe.alphabet() {
+        Alphabet::Alphanumeric => 22,
+        Alphabet::Hex => 32,
+        _ => 16,
+    };
+    if recipe.length() >= letters {
+        return Ok(recipe);
+    }
+    Err(invalid(format!(
+        "a generated value has at least 128 bits here, as 22 letters and digits, 32 of `hex` or 16 \
+         of `bytes`: whoever has it made must not guess it, and {} of these are less",
+        recipe.length()
+    ))
+    .with_advice("an operator can set what a consumer needs shorter"))
 }
 
 /// The secret, its path in the store, and the record of what is done with it.

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use keyhaul_core::Result;
 
@@ -213,6 +214,19 @@ impl State {
     pub async fn bury(&self, tombstone: &Tombstone) -> Result<()> {
         let tombstone = tombstone.clone();
         self.change(move |work| nodes::bury(work, tombstone)).await
+    }
+
+    /// Counts `by` as time that the service has run since the last time this was called: nothing is
+    /// deleted for good by the wall clock alone. Costs nothing where nothing waits for it.
+    ///
+    /// # Errors
+    /// As any change; then nothing is counted.
+    pub async fn age(&self, by: Duration) -> Result<()> {
+        let waits = |tombstone: &Tombstone| !tombstone.left.is_zero();
+        if !self.shared.memory().tombstones.values().any(waits) {
+            return Ok(());
+        }
+        self.change(move |work| nodes::age(work, by)).await
     }
 
     /// Forgets a tombstone, and says which.

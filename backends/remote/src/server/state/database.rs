@@ -72,8 +72,10 @@ const TABLES: &str = "
     ) STRICT;
     CREATE TABLE tombstones (
         subject TEXT PRIMARY KEY,
-        version TEXT,
-        until INTEGER NOT NULL
+        version TEXT NOT NULL,
+        created TEXT NOT NULL,      -- RFC 3339, as exact as the store has it
+        until INTEGER NOT NULL,
+        remaining INTEGER NOT NULL       -- microseconds that the service has to run still
     ) STRICT, WITHOUT ROWID;
 ";
 
@@ -87,6 +89,7 @@ const LATER: &str = "
 
 pub(super) const GRANT: &str = "scope, node, names, expires, epoch, created, by, migration";
 pub(super) const TICKET: &str = "id, scope, source, target, state, fetched, created, expires, by";
+pub(super) const TOMBSTONE: &str = "subject, version, created, until, remaining";
 
 /// Opens the file at `path` and makes its tables where it is new.
 pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection> {
@@ -157,15 +160,9 @@ pub(super) fn load(db: &Connection) -> Result<(Vec<Change>, Vec<Notice>)> {
         ))
     })?;
     changes.extend(quarantined);
-    let tombstones = "SELECT subject, version, until FROM tombstones";
-    let tombstones = rows(db, tombstones, [], |row| {
-        Ok(Change::Buried(Tombstone {
-            subject: row.get(0)?,
-            version: row.get(1)?,
-            until: timestamp(row.get(2)?),
-        }))
-    })?;
-    changes.extend(tombstones);
+    let tombstones = format!("SELECT {TOMBSTONE} FROM tombstones");
+    let tombstones = rows(db, &tombstones, [], tombstone)?;
+    changes.extend(tombstones.into_iter().map(Change::Buried));
     let undecided = running.into_iter();
     let undecided = undecided.filter(|ticket| ticket.state == TicketState::Undecided);
     let mut notices: Vec<Notice> = undecided
@@ -250,6 +247,22 @@ pub(super) fn ticket(row: &Row<'_>) -> rusqlite::Result<Ticket> {
         created: timestamp(row.get(6)?),
         expires: timestamp(row.get(7)?),
         by: row.get(8)?,
+    })
+}
+
+/// A tombstone of the columns [`TOMBSTONE`].
+pub(super) fn tombstone(row: &Row<'_>) -> rusqlite::Result<Tombstone> {
+    let created: String = row.get(2)?;
+    let created = created.parse().map_err(|error: jiff::Error| {
+        rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, error.into())
+    })?;
+    let left = row.get::<_, i64>(4)?;
+    Ok(Tombstone {
+        subject: row.get(0)?,
+        version: row.get(1)?,
+        created,
+        until: timestamp(row.get(3)?),
+        left: Duration::from_micros(u64::try_from(left).unwrap_or(0)),
     })
 }
 

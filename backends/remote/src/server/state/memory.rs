@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use keyhaul_core::Reference;
@@ -94,6 +95,7 @@ impl Held {
 /// What a transaction changed.
 #[derive(Debug)]
 pub(super) enum Change {
+    Aged(Duration),
     Buried(Tombstone),
     Exhumed(String),
     Granted(Grant),
@@ -121,6 +123,11 @@ pub(super) struct Memory {
 impl Memory {
     pub fn apply(&mut self, change: Change) {
         match change {
+            Change::Aged(by) => {
+                for tombstone in self.tombstones.values_mut() {
+                    tombstone.left = tombstone.left.saturating_sub(by);
+                }
+            }
             Change::Buried(tombstone) => {
                 self.tombstones.insert(tombstone.subject.clone(), tombstone);
             }

@@ -1,9 +1,11 @@
 //! Nodes: what they have fetched, and their quarantine.
 
+use std::time::Duration;
+
 use keyhaul_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::database::{self, GRANT, Worded, rows};
+use super::database::{self, GRANT, TOMBSTONE, Worded, rows, tombstone};
 use super::memory::Change;
 use super::time::timestamp;
 use super::writer::{Buffer, Work};
@@ -174,31 +176,43 @@ pub(super) fn index(db: &Connection, buffer: &Buffer) -> Result<()> {
 
 /// Remembers a deletion.
 pub(super) fn bury(work: &mut Work<'_>, tombstone: Tombstone) -> Result<()> {
-    let sql = "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?)";
+    let sql = format!("INSERT OR REPLACE INTO tombstones ({TOMBSTONE}) VALUES (?, ?, ?, ?, ?)");
     let until = tombstone.until.as_microsecond();
-    let row = params![tombstone.subject, tombstone.version, until];
-    work.db.execute(sql, row).worded()?;
+    let row = params![
+        tombstone.subject,
+        tombstone.version,
+        tombstone.created.to_string(),
+        until,
+        micros(tombstone.left),
+    ];
+    work.db.execute(&sql, row).worded()?;
     let until = timestamp(until);
     work.changes
         .push(Change::Buried(Tombstone { until, ..tombstone }));
     Ok(())
 }
 
+/// Counts time that the service has run.
+pub(super) fn age(work: &mut Work<'_>, by: Duration) -> Result<()> {
+    let sql = "UPDATE tombstones SET remaining = max(0, remaining - ?) WHERE remaining > 0";
+    work.db.execute(sql, [micros(by)]).worded()?;
+    work.changes.push(Change::Aged(by));
+    Ok(())
+}
+
 /// Forgets a deletion.
 pub(super) fn exhume(work: &mut Work<'_>, subject: &str) -> Result<Option<Tombstone>> {
-    let sql = "DELETE FROM tombstones WHERE subject = ? RETURNING version, until";
-    let found = rows(work.db, sql, [subject], |row| {
-        Ok(Tombstone {
-            subject: subject.into(),
-            version: row.get(0)?,
-            until: timestamp(row.get(1)?),
-        })
-    });
+    let sql = format!("DELETE FROM tombstones WHERE subject = ? RETURNING {TOMBSTONE}");
+    let found = rows(work.db, &sql, [subject], tombstone);
     let found = found?.pop();
     if found.is_some() {
         work.changes.push(Change::Exhumed(subject.into()));
     }
     Ok(found)
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Node> {

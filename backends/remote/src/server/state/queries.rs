@@ -227,13 +227,13 @@ impl State {
             .collect()
     }
 
-    /// Tombstones whose window is over.
+    /// Tombstones whose window is over, by the wall clock and by the time that the service ran.
     pub fn due(&self) -> Vec<Tombstone> {
         let now = self.now();
         let memory = self.shared.memory();
         let tombstones = memory.tombstones.values();
         tombstones
-            .filter(|tombstone| tombstone.until <= now)
+            .filter(|tombstone| tombstone.until <= now && tombstone.left.is_zero())
             .cloned()
             .collect()
     }

@@ -132,7 +132,12 @@ pub struct Tombstone {
     /// `SCOPE/NAME`.
     pub subject: String,
     /// The version that was current when it was deleted.
-    pub version: Option<String>,
-    /// When it is deleted for good.
+    pub version: String,
+    /// When that was written: where versions begin anew, they tell nothing alone.
+    pub created: Timestamp,
+    /// Until when it can certainly be restored, by the wall clock.
     pub until: Timestamp,
+    /// How long the service has to run still before it is deleted for good, whatever the wall clock
+    /// says.
+    pub left: Duration,
 }

@@ -347,8 +347,11 @@ fn tombstones_are_remembered() {
     let mut bench = Bench::new();
     let tombstone = |subject: &str, seconds| Tombstone {
         subject: subject.into(),
-        version: Some("3".into()),
+        version: "3".into(),
+        // As exact as a store may be.
+        created: "2026-01-01T00:00:00.123456789Z".parse().expect("a time"),
         until: bench.at(seconds).expect("a time"),
+        left: Duration::from_secs(seconds.unsigned_abs()),
     };
     let all = [
         tombstone("a/x", 10),
@@ -363,13 +366,28 @@ fn tombstones_are_remembered() {
     assert_eq!(bench.state().buried_below("a/"), all[..2]);
     assert_eq!(bench.state().buried_below("a"), all);
     bench.pass(20);
-    assert_eq!(bench.state().due(), all[..2]);
     assert_eq!(
-        block_on(bench.state().exhume("a/x"))
-            .expect("back")
-            .as_ref(),
-        Some(&all[0])
+        bench.state().due(),
+        [],
+        "the wall clock alone deletes nothing"
     );
+    block_on(bench.state().age(Duration::from_secs(15))).expect("counted");
+    bench.reopen();
+    let due = bench.state().due();
+    assert_eq!(due.len(), 1);
+    assert_eq!(
+        (due[0].subject.as_str(), due[0].left),
+        ("a/x", Duration::ZERO)
+    );
+    block_on(bench.state().age(Duration::from_secs(50))).expect("counted");
+    let subjects = |due: Vec<Tombstone>| due.into_iter().map(|t| t.subject).collect::<Vec<_>>();
+    assert_eq!(
+        subjects(bench.state().due()),
+        ["a/x", "a/y"],
+        "nor does running alone"
+    );
+    let back = block_on(bench.state().exhume("a/x")).expect("back");
+    assert_eq!(back.as_ref(), Some(&due[0]));
     assert_eq!(block_on(bench.state().exhume("a/x")).expect("none"), None);
     bench.reopen();
     assert_eq!(bench.state().tombstone("a/x"), None);
