@@ -100,7 +100,7 @@ async fn send(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_role_can_ask_what_is_its_own_and_nothing_else() {
     let site = Site::start().await;
-    site.put("web01/root", b"correct horse").await;
+    site.put("web01/root", b"tr0ub4dor and 3").await;
     site.put("web01/other", b"battery").await;
     site.grant("web01", "y").await;
     let operator = site.operator();
@@ -127,18 +127,18 @@ async fn each_role_can_ask_what_is_its_own_and_nothing_else() {
                 assert_eq!(answer.kind(), "PermissionDenied");
                 assert_eq!(site.asked(), asked, "{what}: the store was asked");
             }
-            assert!(!answer.text().contains("correct horse"), "{what}");
+            assert!(!answer.text().contains("tr0ub4dor and 3"), "{what}");
         }
     }
     let audit = site.audit();
     assert!(audit.contains("the role may not ask that"));
-    assert!(!audit.contains("correct horse"));
+    assert!(!audit.contains("tr0ub4dor and 3"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_good_certificate_nothing_answers() {
     let site = Site::start().await;
-    site.put("web01/root", b"correct horse").await;
+    site.put("web01/root", b"tr0ub4dor and 3").await;
     site.grant("web01", "y").await;
     let uri = "spiffe://site/node/y";
     let revoked = site.authority.client(4711, &[uri]);
@@ -197,14 +197,14 @@ async fn without_a_good_certificate_nothing_answers() {
 
     // The control: the same with a good one.
     let read = site.node("y").read(&["web01/root"]).await;
-    assert_eq!(read[0].as_deref().ok(), Some(&b"correct horse"[..]));
+    assert_eq!(read[0].as_deref().ok(), Some(&b"tr0ub4dor and 3"[..]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manager_and_an_operator_of_a_tenant_reach_no_other() {
     let site = Site::start().await;
     for secret in ["acme.web01/root", "umbra.web01/root"] {
-        site.put(secret, b"correct horse").await;
+        site.put(secret, b"tr0ub4dor and 3").await;
     }
     site.grant("acme.web01", "y").await;
     site.grant("umbra.web01", "y").await;
@@ -323,7 +323,7 @@ async fn a_manager_and_an_operator_of_a_tenant_reach_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_role_but_the_node_gets_an_answer_with_values() {
     let site = Site::start().await;
-    site.put("web01/root", b"correct horse").await;
+    site.put("web01/root", b"tr0ub4dor and 3").await;
     site.grant("web01", "y").await;
     let recipient = Recipient::new().expect("a key");
     let request = read_request(&recipient, &["web01/root"]);
@@ -334,5 +334,5 @@ async fn no_role_but_the_node_gets_an_answer_with_values() {
     let peer = site.node("y");
     let answer: ReadAnswer = peer.post(path::READ, &request).await.json();
     let values = peer.open(&recipient, &request, answer);
-    assert_eq!(values[0].as_deref().ok(), Some(&b"correct horse"[..]));
+    assert_eq!(values[0].as_deref().ok(), Some(&b"tr0ub4dor and 3"[..]));
 }

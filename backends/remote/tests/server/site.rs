@@ -98,6 +98,10 @@ impl Authority {
     }
 
     pub fn crl(&self, revoked: &[&Issued]) -> String {
+        self.crl_until(2090, revoked)
+    }
+
+    pub fn crl_until(&self, year: i32, revoked: &[&Issued]) -> String {
         let revoked = revoked.iter().map(|issued| RevokedCertParams {
             serial_number: SerialNumber::from(issued.serial),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -106,7 +110,7 @@ impl Authority {
         });
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2090, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1u64),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),

@@ -105,3 +105,38 @@ async fn an_end_finishes_what_runs() {
     let after = node.send(http::Method::GET, path::SERVICE, &[], None).await;
     assert!(after.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_overdue_list_still_revokes_and_locks_nobody_out() {
+    let site = Site::start().await;
+    let revoked = site.authority.client(71, &["spiffe://site/node/lost"]);
+    let list = site.authority.crl_until(2025, &[&revoked]);
+    write(site.folder.path(), "ca.crl", &list);
+    site.reload().await.expect("an old list is one");
+    let answer = site.node("y").get(path::SERVICE).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let refused = Peer::new(&site, Some(&revoked), &[b"h2"])
+        .send(http::Method::GET, path::SERVICE, &[], None)
+        .await;
+    assert!(refused.is_err(), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_or_an_authority_that_others_can_write_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::start().await;
+    for name in ["ca.crt", "ca.crl"] {
+        let file = site.folder.path().join(name);
+        let mode = |mode| std::fs::set_permissions(&file, PermissionsExt::from_mode(mode));
+        mode(0o664).expect("a mode");
+        let error = site.reload().await.expect_err(name);
+        assert_eq!(
+            error.kind(),
+            keyhaul_core::ErrorKind::PermissionDenied,
+            "{error}"
+        );
+        // The control: others may read it.
+        mode(0o644).expect("a mode");
+        site.reload().await.expect(name);
+    }
+}
