@@ -83,11 +83,13 @@ const ASKING: [&[&str]; 13] = [
     &["audit", "show"],
     &["grant", "web01", "node-a"],
     &["grants"],
-    &["migrate", "abort", "web01"],
+    &[
+        "migrate", "abort", "web01", "--from", "node-a", "--to", "node-b",
+    ],
     &[
         "migrate", "begin", "web01", "--from", "node-a", "--to", "node-b",
     ],
-    &["migrate", "commit", "--id", "1"],
+    &["migrate", "commit", "0123456789abcdef"],
     &["migrate", "list"],
     &["node", "list"],
     &["node", "quarantine", "node-a"],
@@ -143,10 +145,7 @@ fn arguments_are_held_against_what_they_are() {
             "a duration is",
         ),
         (&["migrate", "commit"], "SCOPE"),
-        (
-            &["migrate", "commit", "web01", "--id", "1"],
-            "cannot be used with",
-        ),
+        (&["migrate", "commit", "web01", "--from", "a"], "--to"),
         (&["audit", "verify"], "FILE"),
         (
             &["audit", "verify", "x", "--head", "1"],

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use keyhaul_core::{Error, ErrorKind, Result};
 use keyhaul_remote::protocol::{BeginRequest, EndRequest, Ticket, TicketState};
 use serde::Serialize;
 
@@ -14,8 +15,9 @@ use crate::session::Session;
 const EXAMPLES: &str = "\
 Examples:
   keyhaul migrate begin web01 --from host-17 --to host-18
-  keyhaul migrate commit web01                          it runs on host-18
-  keyhaul migrate abort web01                           it stays on host-17
+  keyhaul migrate commit 1f2e3d4c5b6a7988               it runs on host-18
+  keyhaul migrate abort 1f2e3d4c5b6a7988                it stays on host-17
+  keyhaul migrate commit web01 --from host-17 --to host-18
   keyhaul migrate list --state undecided";
 
 /// Arguments of `migrate`.
@@ -88,15 +90,19 @@ struct Common {
 }
 
 #[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
 struct Which {
-    /// The scope, for its latest migration
-    #[arg(value_name = "SCOPE", value_parser = scope)]
-    scope: Option<String>,
+    /// The migration, by the id that `migrate begin` printed; or, with --from and --to, the scope,
+    /// for its latest migration
+    #[arg(value_name = "TICKET|SCOPE")]
+    which: String,
 
-    /// The migration, by its id
-    #[arg(long, value_name = "ID")]
-    id: Option<String>,
+    /// The node it comes from
+    #[arg(long, value_name = "NODE", value_parser = node, requires = "to")]
+    from: Option<String>,
+
+    /// The node it goes to
+    #[arg(long, value_name = "NODE", value_parser = node, requires = "from")]
+    to: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -145,12 +151,20 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         }
         Task::Commit { which, common } => {
             let service = common.service.open(&session)?;
-            let ticket = ask(&session, &service, service.commit(&which.into(), &request))?;
+            let ticket = ask(
+                &session,
+                &service,
+                service.commit(&which.request()?, &request),
+            )?;
             print(&ticket, &common)
         }
         Task::Abort { which, common } => {
             let service = common.service.open(&session)?;
-            let ticket = ask(&session, &service, service.abort(&which.into(), &request))?;
+            let ticket = ask(
+                &session,
+                &service,
+                service.abort(&which.request()?, &request),
+            )?;
             print(&ticket, &common)
         }
         Task::List {
@@ -195,11 +209,14 @@ fn print(ticket: &Ticket, common: &Common) -> Outcome {
         TicketState::Undecided => format!("{from} and {to} can read {scope} until one is chosen"),
         TicketState::Committed => format!("{to} alone can read {scope}"),
         TicketState::Aborted | TicketState::Expired => format!("{from} alone can read {scope}"),
+        TicketState::Unknown => {
+            "a newer service has a word for it that this version lacks".to_owned()
+        }
     };
     output::words(format_args!("migration {id} is {}: {what}", state.name()));
     if *state == TicketState::Open {
         output::words(format_args!(
-            "then: keyhaul migrate commit {scope}, or keyhaul migrate abort {scope}"
+            "then: keyhaul migrate commit {id}, or keyhaul migrate abort {id}"
         ));
     }
     Ok(())
@@ -227,13 +244,36 @@ fn rows(tickets: &[Ticket]) -> Rows {
     rows
 }
 
-impl From<Which> for EndRequest {
-    fn from(which: Which) -> Self {
-        Self {
-            id: which.id,
-            scope: which.scope,
+impl Which {
+    /// The migration that is meant: by its id, or by its scope and both its nodes. A scope alone
+    /// could be another migration than the one that is meant.
+    fn request(self) -> Result<EndRequest> {
+        let Self { which, from, to } = self;
+        if from.is_some() {
+            let scope = Some(scope(&which).map_err(refused)?);
+            return Ok(EndRequest {
+                id: None,
+                scope,
+                from,
+                to,
+            });
         }
+        if which.len() != 16 || !which.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let rule = format!("`{which}` is no migration's id, which is 16 hexadecimal digits");
+            return Err(refused(rule)
+                .with_advice("a scope takes --from and --to; `keyhaul migrate list` shows ids"));
+        }
+        Ok(EndRequest {
+            id: Some(which),
+            scope: None,
+            from: None,
+            to: None,
+        })
     }
+}
+
+fn refused(rule: String) -> Error {
+    Error::new(ErrorKind::InvalidReference, rule)
 }
 
 impl From<State> for TicketState {

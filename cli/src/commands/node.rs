@@ -92,6 +92,21 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
             for grant in &done.revoked {
                 output::words(format_args!("{node} can no longer read {}", grant.scope));
             }
+            if !done.known {
+                output::words(format_args!(
+                    "the service had never heard of {node}: is that its name?"
+                ));
+            }
+            for ticket in &done.tickets {
+                output::words(format_args!(
+                    "the migration {} of {} from {} to {} is {}: commit or abort it",
+                    ticket.id,
+                    ticket.scope,
+                    ticket.from,
+                    ticket.to,
+                    ticket.state.name()
+                ));
+            }
             output::words(format_args!(
                 "{node} is quarantined; {}",
                 match done.fetched.len() {

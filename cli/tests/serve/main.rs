@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use service::{LIMIT, Service, keyhaul};
 
 const CONFLICT: i32 = 11;
+const INVALID_REFERENCE: i32 = 15;
 const PERMISSION_DENIED: i32 = 17;
 
 /// Each line that it prints to be typed is typed, by a shell, as it stands.
@@ -74,7 +75,14 @@ fn a_migration_moves_the_right_to_read() {
     let open = service.json("manager", &["migrate", "list", "--state", "open"]);
     assert_eq!(open["migrations"][0]["fetched"], true);
     let id = ticket["id"].as_str().expect("an id");
-    service.done("manager", &["migrate", "commit", "--id", id]);
+    let scope = ["migrate", "commit", "web01"];
+    service.refused("manager", &scope, INVALID_REFERENCE);
+    let other = [&scope[..], &["--from", "node-a", "--to", "node-c"]].concat();
+    service.refused("manager", &other, CONFLICT);
+    service.done("manager", &["migrate", "commit", id]);
+    // The same again, named by what it moved.
+    let same = [&scope[..], &["--from", "node-a", "--to", "node-b"]].concat();
+    service.done("manager", &same);
     service.refused("node-a", &["get", "web01/root"], PERMISSION_DENIED);
     service.done("node-b", &["get", "web01/root"]);
     let held = service.json("manager", &["what-can", "node-b"]);

@@ -11,6 +11,8 @@ use crate::Reference;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pattern {
     text: String,
+    /// The text, split once: a pattern is matched more often than it is read.
+    segments: Vec<Box<str>>,
 }
 
 impl Pattern {
@@ -33,20 +35,21 @@ impl Pattern {
                 return Err(format!("has {found:?}, which no reference holds"));
             }
         }
-        Ok(Self { text: text.into() })
+        Ok(Self {
+            text: text.into(),
+            segments: text.split('/').map(Box::from).collect(),
+        })
     }
 
     /// Whether `reference` is served. Version and field play no part.
     pub fn matches(&self, reference: &Reference) -> bool {
-        let pattern: Vec<&str> = self.text.split('/').collect();
         let subject: Vec<&str> = reference.subject().split('/').collect();
-        covers(&pattern, &subject)
+        covers(&self.segments, &subject)
     }
 
     /// Whether every reference that `other` matches is matched by this pattern too. May say no where it is
     /// so, never yes where it is not.
     pub(super) fn shadows(&self, other: &Pattern) -> bool {
-        let ours: Vec<&str> = self.text.split('/').collect();
         let mut theirs: Vec<&str> = other.text.split('/').collect();
         // A reference has two segments at least, so `**` alone says no more than `*/*/**`.
         while theirs.iter().filter(|segment| **segment != "**").count() < 2 {
@@ -55,7 +58,7 @@ impl Pattern {
                 None => break,
             }
         }
-        covers(&ours, &theirs)
+        covers(&self.segments, &theirs)
     }
 
     /// Whether it matches references of this scope.
@@ -92,15 +95,15 @@ impl fmt::Debug for Pattern {
 
 /// Whether `pattern` matches `subject`, by segments. A subject may itself hold wildcards: they are
 /// covered by wildcards at least as wide.
-fn covers(pattern: &[&str], subject: &[&str]) -> bool {
+fn covers<S: AsRef<str>>(pattern: &[S], subject: &[&str]) -> bool {
     glob(
         pattern,
         subject,
-        |segment| *segment == "**",
+        |segment| segment.as_ref() == "**",
         |ours, theirs| {
             *theirs != "**"
                 && glob(
-                    ours.as_bytes(),
+                    ours.as_ref().as_bytes(),
                     theirs.as_bytes(),
                     |byte| *byte == b'*',
                     |a, b| a == b,
@@ -111,11 +114,11 @@ fn covers(pattern: &[&str], subject: &[&str]) -> bool {
 
 /// Matches with wildcards, going back to the last one only: enough, since an earlier one could not
 /// reach further. At most the product of the lengths in steps, whatever the pattern.
-fn glob<T>(
-    pattern: &[T],
+fn glob<P, T>(
+    pattern: &[P],
     subject: &[T],
-    is_wild: impl Fn(&T) -> bool,
-    same: impl Fn(&T, &T) -> bool,
+    is_wild: impl Fn(&P) -> bool,
+    same: impl Fn(&P, &T) -> bool,
 ) -> bool {
     let (mut at, mut seen) = (0, 0);
     let mut back = None;

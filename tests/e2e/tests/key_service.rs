@@ -199,7 +199,7 @@ fn a_guest_that_fails_to_move_stays_where_it_was() {
     // The target dies while it waits.
     let target = hosts.start(&hosts.z, &["-incoming", "defer"]);
     drop(target);
-    let ticket = hosts.tell("migrations/abort", &json!({"scope": "web01"}));
+    let ticket = hosts.tell("migrations/abort", &move_of("web01"));
     assert_eq!(ticket["state"], "aborted", "{ticket}");
     assert_eq!(hosts.readers(), ["y"]);
     hosts.z.cannot_read();

@@ -7,8 +7,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::audit::Entry;
+use super::state::Ended;
 use super::{Shared, burial};
-use crate::protocol::{Ticket, TicketState};
+use crate::protocol::TicketState;
 
 const EVERY: Duration = Duration::from_secs(1);
 /// How many rounds lie between two writings of what is buffered.
@@ -17,6 +18,8 @@ const FLUSH: u64 = 5;
 const SWEEP: u64 = 30;
 /// How long one sweep may take: stores have limits of their own, or none.
 const SWEEPING: Duration = Duration::from_secs(60);
+/// How many notices share a write of the audit.
+const AT_ONCE: usize = 256;
 /// Who the audit says it was.
 const ACTOR: &str = "service";
 
@@ -40,57 +43,86 @@ pub(super) async fn run(shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
     }
 }
 
-/// Tells of tickets that ended by themselves, and loudly of those that somebody has to decide.
+/// Tells of what ended by itself, and loudly of tickets that somebody has to decide. What the audit
+/// could not take is told again in the next round.
 async fn expire(shared: &Shared) {
-    let tickets = match shared.state.expire().await {
-        Ok(tickets) => tickets,
+    let notices = match shared.state.expire().await {
+        Ok(notices) => notices,
         Err(error) => return tracing::error!(%error, "tickets cannot be looked through"),
     };
-    for ticket in &tickets {
-        if ticket.state == TicketState::Undecided {
-            tracing::error!(
-                scope = ticket.scope,
-                from = ticket.from,
-                to = ticket.to,
-                migration = ticket.id,
-                "a migration is undecided: the guest may run on either node; commit or abort it"
-            );
-        } else {
-            tracing::warn!(
-                scope = ticket.scope,
-                to = ticket.to,
-                migration = ticket.id,
-                "a migration ended by itself: its target had fetched nothing"
-            );
+    for notices in notices.chunks(AT_ONCE) {
+        let entries = notices.iter().map(|notice| entry(shared, &notice.ended));
+        // The failure has been logged.
+        if shared.record(entries.collect()).await.is_err() {
+            return;
         }
-    }
-    let entries: Vec<Entry> = tickets.iter().map(|ticket| entry(shared, ticket)).collect();
-    if !entries.is_empty() {
-        // It has been logged, and so has the failure; the tickets stand as they are.
-        let _ = shared.record(entries).await;
+        notices.iter().for_each(|notice| warn(&notice.ended));
+        let ids = notices.iter().map(|notice| notice.id.clone()).collect();
+        if let Err(error) = shared.state.told(ids).await {
+            tracing::error!(%error, "what was told is told once more after the next start");
+        }
     }
 }
 
-fn entry(shared: &Shared, ticket: &Ticket) -> Entry {
-    let (outcome, reason) = match ticket.state {
-        TicketState::Undecided => (
+fn warn(ended: &Ended) {
+    match ended {
+        Ended::Ticket(ticket) if ticket.state == TicketState::Undecided => tracing::error!(
+            scope = ticket.scope,
+            from = ticket.from,
+            to = ticket.to,
+            migration = ticket.id,
+            "a migration is undecided: the guest may run on either node; commit or abort it"
+        ),
+        Ended::Ticket(ticket) => tracing::warn!(
+            scope = ticket.scope,
+            to = ticket.to,
+            migration = ticket.id,
+            "a migration ended by itself: its target had fetched nothing"
+        ),
+        Ended::Grant(grant) => {
+            tracing::info!(scope = grant.scope, node = grant.node, "a grant expired");
+        }
+    }
+}
+
+fn entry(shared: &Shared, ended: &Ended) -> Entry {
+    let (operation, scope, node, migration) = match ended {
+        Ended::Grant(grant) => (
+            "grant-expire",
+            &grant.scope,
+            &grant.node,
+            grant.migration.clone(),
+        ),
+        Ended::Ticket(ticket) => (
+            "migrate-expire",
+            &ticket.scope,
+            &ticket.to,
+            Some(ticket.id.clone()),
+        ),
+    };
+    let (outcome, reason) = match ended {
+        Ended::Grant(_) => ("expired", "the grant's time was over"),
+        Ended::Ticket(ticket) if ticket.state == TicketState::Undecided => (
             "undecided",
             "the target had fetched: the guest may run on either",
         ),
-        _ => ("expired", "the target had fetched nothing"),
+        Ended::Ticket(_) => ("expired", "the target had fetched nothing"),
     };
     Entry {
         request: shared.fresh_id().into(),
         actor: ACTOR.into(),
         role: None,
         peer: "".into(),
-        operation: "migrate-expire",
-        subject: Some(ticket.scope.clone()),
-        node: Some(ticket.to.as_str().into()),
+        operation,
+        subject: Some(scope.clone()),
+        node: Some(node.as_str().into()),
         outcome,
         reason: Some(reason.into()),
         version: None,
-        epoch: None,
-        migration: Some(ticket.id.clone()),
+        epoch: match ended {
+            Ended::Grant(grant) => Some(grant.epoch),
+            Ended::Ticket(_) => None,
+        },
+        migration,
     }
 }

@@ -33,6 +33,8 @@ fn of_scope(scope: &str) -> EndRequest {
     EndRequest {
         id: None,
         scope: Some(scope.into()),
+        from: Some("one".into()),
+        to: Some("two".into()),
     }
 }
 

@@ -124,6 +124,8 @@ impl Authority {
 pub struct Watched {
     pub inner: MemoryStore,
     pub asked: AtomicUsize,
+    /// How many calls hang, as their names want it.
+    pub hanging: AtomicUsize,
 }
 
 impl Watched {
@@ -175,6 +177,10 @@ impl SecretStore for Watched {
         options: &PutOptions,
     ) -> Result<Metadata> {
         self.note(path);
+        if path.as_str().contains("/hang") {
+            self.hanging.fetch_add(1, Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        }
         self.inner.generate(path, recipe, options).await
     }
 
@@ -221,6 +227,7 @@ impl Site {
         let store = Arc::new(Watched {
             inner: MemoryStore::new("memory"),
             asked: AtomicUsize::new(0),
+            hanging: AtomicUsize::new(0),
         });
         let settings = settings(folder.path(), more);
         let server = Server::open(settings, Arc::clone(&store) as _).await;

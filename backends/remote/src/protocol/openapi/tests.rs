@@ -139,12 +139,12 @@ fn holds<T: Serialize + DeserializeOwned>(name: &str, full: Value) {
     let more = Value::Object(more);
     let type_takes = serde_json::from_value::<T>(more.clone()).is_ok();
     let document_takes = check(&schema, &more, name).is_ok();
-    // A problem can be extended, as RFC 9457 has it; the document shows what there is.
-    assert!(!document_takes, "{name}: unknown keys in the document");
+    // A request that says more may mean more; an answer of a newer service is read all the same.
+    let is_request = name.ends_with("Request") || name == "ReadItem";
+    assert_eq!(type_takes, !is_request, "{name}: unknown keys in the type");
     assert_eq!(
-        type_takes,
-        name == "Problem",
-        "{name}: unknown keys in the type"
+        document_takes, type_takes,
+        "{name}: unknown keys in the document"
     );
 }
 
@@ -229,13 +229,17 @@ fn every_body_is_as_the_document_has_it() {
     holds::<GrantsAnswer>("GrantsAnswer", json!({"grants": [grant()], "next": "x"}));
     let begin = json!({"scope": "web01", "from": "y", "to": "z", "seconds": 60});
     holds::<BeginRequest>("BeginRequest", begin);
-    holds::<EndRequest>("EndRequest", json!({"id": "t-1", "scope": "web01"}));
+    holds::<EndRequest>(
+        "EndRequest",
+        json!({"id": "t-1", "scope": "web01", "from": "y", "to": "z"}),
+    );
     holds::<Ticket>("Ticket", ticket());
     holds::<TicketsAnswer>("TicketsAnswer", json!({"tickets": [ticket()], "next": "x"}));
     holds::<NodeRequest>("NodeRequest", json!({"node": "y"}));
     holds::<QuarantineAnswer>(
         "QuarantineAnswer",
-        json!({"node": "y", "revoked": [grant()], "fetched": [fetch()]}),
+        json!({"node": "y", "known": true, "revoked": [grant()], "fetched": [fetch()],
+            "tickets": [ticket()]}),
     );
     holds::<Fetch>("Fetch", fetch());
     holds::<Node>("Node", node());
@@ -315,7 +319,11 @@ fn enumerations_have_the_documents_words() {
         Committed => 2,
         Aborted => 3,
         Expired => 4,
+        // No server of this version says it.
+        TicketState::Unknown => 5,
     });
+    let newer: TicketState = serde_json::from_value(json!("paused")).expect("a newer word");
+    assert_eq!(newer, TicketState::Unknown);
     assert!(states.iter().all(|state| json!(state) == state.name()));
     use AlphabetBody::{Alphanumeric, Bytes, Hex};
     spelled(

@@ -21,11 +21,11 @@ pub(super) async fn grants(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> {
         call.scope(scope)?;
         call.reach(scope, &entry).await?;
     }
-    let result = call.shared().state.grants(scope, of, &query.page()?);
-    let result = result.map(|answer| GrantsAnswer {
-        grants: covered(call, answer.grants),
-        next: answer.next,
-    });
+    let covers = |scope: &str| call.identity.covers(scope);
+    let result = call
+        .shared()
+        .state
+        .grants(scope, of, &query.page()?, &covers);
     call.looked(entry, result).await
 }
 
@@ -80,7 +80,7 @@ pub(super) async fn what_can(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> 
 }
 
 /// Those of the caller's scopes.
-pub(super) fn covered(call: &Call, mut grants: Vec<Grant>) -> Vec<Grant> {
+fn covered(call: &Call, mut grants: Vec<Grant>) -> Vec<Grant> {
     grants.retain(|grant| call.identity.covers(&grant.scope));
     grants
 }

@@ -10,7 +10,7 @@ use super::super::failure::invalid;
 use super::super::guard::Operation;
 use super::Query;
 use super::grants::node;
-use crate::protocol::{BeginRequest, EndRequest, Ticket, TicketState, TicketsAnswer};
+use crate::protocol::{BeginRequest, EndRequest, Ticket, TicketState};
 
 /// Tickets of the manager's scopes.
 pub(super) async fn tickets(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> {
@@ -22,13 +22,10 @@ pub(super) async fn tickets(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> {
         call.reach(scope, &entry).await?;
     }
     let page = query.page()?;
-    let result = call.shared().state.tickets(scope, state, &page).await;
-    let result = result.map(|mut answer: TicketsAnswer| {
-        answer
-            .tickets
-            .retain(|ticket| call.identity.covers(&ticket.scope));
-        answer
-    });
+    let identity = Arc::clone(&call.identity);
+    let covers = move |scope: &str| identity.covers(scope);
+    let result = call.shared().state.tickets(scope, state, &page, covers);
+    let result = result.await;
     call.looked(entry, result).await
 }
 
@@ -41,8 +38,13 @@ pub(super) async fn begin(call: &Arc<Call>, request: BeginRequest) -> Result<Vec
     call.reach(&request.scope, &entry).await?;
     let state = Arc::clone(&call.shared().state);
     let by = Arc::clone(&call.identity.uri);
+    let after = Arc::clone(&state);
     let change = async move { state.begin(&by, &request).await };
-    call.changed(entry, change, note).await
+    call.changed(entry, change, move |ticket, entry| {
+        note(ticket, entry);
+        entry.epoch = Some(after.epoch());
+    })
+    .await
 }
 
 /// Commits or aborts.
@@ -61,7 +63,10 @@ pub(super) async fn end(call: &Arc<Call>, request: EndRequest) -> Result<Vec<u8>
     let request = EndRequest {
         id: Some(ticket.id),
         scope: None,
+        from: None,
+        to: None,
     };
+    let after = Arc::clone(&state);
     let change = async move {
         if is_commit {
             state.commit(&request).await
@@ -69,7 +74,11 @@ pub(super) async fn end(call: &Arc<Call>, request: EndRequest) -> Result<Vec<u8>
             state.abort(&request).await
         }
     };
-    call.changed(entry, change, note).await
+    call.changed(entry, change, move |ticket, entry| {
+        note(ticket, entry);
+        entry.epoch = Some(after.epoch());
+    })
+    .await
 }
 
 fn note(ticket: &Ticket, entry: &mut Entry) {

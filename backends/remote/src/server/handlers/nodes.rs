@@ -6,24 +6,17 @@ use keyhaul_core::Result;
 
 use super::super::call::Call;
 use super::Query;
-use super::grants::{covered, node};
-use crate::protocol::{NodeRequest, NodesAnswer};
+use super::grants::node;
+use crate::protocol::NodeRequest;
 
 /// Nodes, of which a manager of some scopes sees those that hold one of them, and no more of them.
 pub(super) async fn nodes(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> {
-    let state = &call.shared().state;
-    let result = state.nodes(&query.page()?).await;
-    let result = result.map(|mut answer: NodesAnswer| {
-        if !call.identity.covers_all() {
-            answer.nodes.retain_mut(|node| {
-                let held = covered(call, state.what_can(&node.node)).len();
-                node.grants = held as u64;
-                node.last_fetch = None;
-                held > 0
-            });
-        }
-        answer
-    });
+    let (state, page) = (&call.shared().state, query.page()?);
+    let result = if call.identity.covers_all() {
+        state.nodes(&page).await
+    } else {
+        Ok(state.nodes_of(&page, &|scope| call.identity.covers(scope)))
+    };
     call.looked(call.entry(None), result).await
 }
 
@@ -33,8 +26,12 @@ pub(super) async fn quarantine(call: &Arc<Call>, request: NodeRequest) -> Result
     entry.node = Some(node(&request.node)?);
     call.reach_all(&entry).await?;
     let state = Arc::clone(&call.shared().state);
+    let after = Arc::clone(&state);
     let change = async move { state.quarantine(&request.node).await };
-    call.changed(entry, change, |_, _| {}).await
+    call.changed(entry, change, move |_, entry| {
+        entry.epoch = Some(after.epoch());
+    })
+    .await
 }
 
 /// Lets a node be granted again.
@@ -43,6 +40,10 @@ pub(super) async fn release(call: &Arc<Call>, request: NodeRequest) -> Result<Ve
     entry.node = Some(node(&request.node)?);
     call.reach_all(&entry).await?;
     let state = Arc::clone(&call.shared().state);
+    let after = Arc::clone(&state);
     let change = async move { state.release(&request.node).await };
-    call.changed(entry, change, |_, _| {}).await
+    call.changed(entry, change, move |_, entry| {
+        entry.epoch = Some(after.epoch());
+    })
+    .await
 }

@@ -1,12 +1,12 @@
 //! What changes the state, or asks more of it than memory holds: done by the thread, one after the
 //! other.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use keyhaul_core::Result;
 
-use super::{MARK, PageQuery, Permit, State, Tombstone, grants, nodes, tickets};
+use super::{MARK, Notice, PageQuery, Permit, State, Tombstone, grants, nodes, tickets};
 use crate::protocol::{
     BeginRequest, EndRequest, Grant, GrantRequest, Node, NodesAnswer, QuarantineAnswer,
     RevokeAnswer, RevokeRequest, Ticket, TicketState, TicketsAnswer,
@@ -73,47 +73,68 @@ impl State {
     /// The ticket that `request` names: to know its scope before it is ended.
     ///
     /// # Errors
-    /// `NotFound` where there is none; else as any change.
+    /// `InvalidReference` where it does not name one in full; `NotFound` where there is none;
+    /// `Conflict` where it is another; else as the file fails.
     pub async fn ticket(&self, request: &EndRequest) -> Result<Ticket> {
         let request = request.clone();
-        self.change(move |work| tickets::named(work, &request))
-            .await
+        self.settle().await?;
+        self.look(move |db| tickets::named(db, &request)).await
     }
 
-    /// A page of tickets, the latest first.
+    /// A page of tickets of the scopes that `covers` wants, the latest first.
     ///
     /// # Errors
-    /// `InvalidReference` where `after` is no page's `next`; else as any change.
+    /// `InvalidReference` where `after` is no page's `next`; else as the file fails.
     pub async fn tickets(
         &self,
         scope: Option<&str>,
         state: Option<TicketState>,
         page: &PageQuery,
+        covers: impl Fn(&str) -> bool + Send + 'static,
     ) -> Result<TicketsAnswer> {
         let (scope, page) = (scope.map(str::to_owned), page.clone());
-        self.change(move |work| {
+        self.settle().await?;
+        self.look(move |db| {
             let page = (page.limit(), page.after.as_deref());
-            tickets::page(work, scope.as_deref(), state, page)
+            tickets::page(db, scope.as_deref(), state, page, &covers)
         })
         .await
     }
 
-    /// Ends the tickets whose time is over, and says which became undecided or expired since this
-    /// was last asked, each once: to be audited. After a start, all that are undecided are among
-    /// them. To be called every few seconds; costs nothing where nothing is due.
+    /// Writes down that tickets have ended, where some have.
+    async fn settle(&self) -> Result<()> {
+        let overdue = self.shared.memory().is_overdue(self.shared.time.now());
+        if overdue { self.flush().await } else { Ok(()) }
+    }
+
+    /// Ends the tickets whose time is over, and says what ended by itself and was not
+    /// [told](Self::told) yet: to be audited. After a start, all undecided tickets are among it. To
+    /// be called every few seconds; costs nothing where nothing is due.
     ///
     /// # Errors
     /// As any change.
-    pub async fn expire(&self) -> Result<Vec<Ticket>> {
+    pub async fn expire(&self) -> Result<Vec<Notice>> {
         let now = self.shared.time.now();
-        let stale = now - self.shared.mark.load(Ordering::Relaxed) >= MARK;
-        let overdue = self.shared.memory().is_overdue(now);
-        if stale || overdue {
+        if now - self.shared.mark.load(Ordering::Relaxed) >= MARK {
             self.flush().await?;
         }
+        self.settle().await?;
         let ended = &self.shared.ended;
-        let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(std::mem::take(&mut *ended))
+        let ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(ended.clone())
+    }
+
+    /// Forgets notices, by their ids: the audit holds them.
+    ///
+    /// # Errors
+    /// As any change; they are not given again before the next start.
+    pub async fn told(&self, ids: Vec<String>) -> Result<()> {
+        {
+            let ended = &self.shared.ended;
+            let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+            ended.retain(|notice| !ids.contains(&notice.id));
+        }
+        self.change(move |work| nodes::told(work, ids)).await
     }
 
     /// To be called when the audit holds the reads and before their answer leaves. The first fetch
@@ -139,24 +160,30 @@ impl State {
         Ok(())
     }
 
-    /// Takes all grants from `node` and lets it have no more, its own scope included. The answer
-    /// holds every secret that it was ever given. Tickets are not decided by it: one that it is
-    /// part of can be committed or aborted as long as the other node holds its grant.
+    /// Takes all grants from `node` and lets it have no more, its own scope included; a node that
+    /// nobody knows too, and the answer says so. The answer holds every secret that it was ever
+    /// given, and the tickets that it is part of. None is decided by it: one can be committed or
+    /// aborted as long as the other node holds its grant.
     ///
     /// # Errors
     /// `InvalidReference` where the name is none; else as any change.
     pub async fn quarantine(&self, node: &str) -> Result<QuarantineAnswer> {
         let name = node.to_owned();
-        let revoked = self.change(move |work| nodes::quarantine(work, &name));
-        let revoked = revoked.await?;
-        // Asked when memory knows: what the node is given until then is in the audit, and counted.
-        let name = node.to_owned();
-        let fetched = self.change(move |work| nodes::fetched(work, &name));
-        Ok(QuarantineAnswer {
-            node: node.to_owned(),
-            revoked,
-            fetched: fetched.await?,
-        })
+        let done = self.change(move |work| nodes::quarantine(work, &name));
+        let mut answer = done.await?;
+        // Asked once more when memory knows: what the node was given until then counts, and may be
+        // buffered still. Where that fails, what the transaction saw is the answer.
+        let (name, shared) = (node.to_owned(), Arc::clone(&self.shared));
+        let fetched = self.look(move |db| {
+            let mut fetched = nodes::fetched(db, &name)?;
+            let buffer = shared.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+            nodes::add_buffered(&mut fetched, &buffer, &name);
+            Ok(fetched)
+        });
+        if let Ok(fetched) = fetched.await {
+            answer.fetched = fetched;
+        }
+        Ok(answer)
     }
 
     /// Lets `node` be granted again; what it held does not come back.
@@ -171,10 +198,11 @@ impl State {
     /// A page of nodes that ever held a grant or fetched something, by name.
     ///
     /// # Errors
-    /// As any change.
+    /// As the file fails.
     pub async fn nodes(&self, page: &PageQuery) -> Result<NodesAnswer> {
-        let page = page.clone();
-        self.change(move |work| nodes::page(work, page.limit(), page.after.as_deref()))
+        let (page, now) = (page.clone(), self.shared.time.now());
+        self.settle().await?;
+        self.look(move |db| nodes::page(db, now, page.limit(), page.after.as_deref()))
             .await
     }
 

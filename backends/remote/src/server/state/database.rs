@@ -6,9 +6,9 @@ use std::time::Duration;
 use keyhaul_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 
-use super::Tombstone;
 use super::memory::Change;
 use super::time::timestamp;
+use super::{Ended, Notice, Tombstone};
 use crate::protocol::{AuditHead, Grant, Ticket, TicketState};
 
 /// Marks the file as keyhaul's: "khst".
@@ -77,6 +77,14 @@ const TABLES: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
+/// What came later, and is made where it is missing.
+const LATER: &str = "
+    CREATE TABLE IF NOT EXISTS untold ( -- what ended by itself, and the audit may not hold yet
+        id TEXT PRIMARY KEY,
+        ended TEXT NOT NULL             -- in JSON
+    ) STRICT, WITHOUT ROWID;
+";
+
 pub(super) const GRANT: &str = "scope, node, names, expires, epoch, created, by, migration";
 pub(super) const TICKET: &str = "id, scope, source, target, state, fetched, created, expires, by";
 
@@ -109,7 +117,10 @@ fn prepare(db: &mut Connection) -> Result<()> {
     let version = number("PRAGMA user_version").worded()?;
     let tables = number("SELECT count(*) FROM sqlite_schema").worded()?;
     match (application, version, tables) {
-        (APPLICATION, VERSION, _) => return Ok(()),
+        (APPLICATION, VERSION, _) => {
+            transaction.execute_batch(LATER).worded()?;
+            return transaction.commit().worded();
+        }
         (0, 0, 0) => {}
         (APPLICATION, newer, _) if newer > VERSION => {
             let message = format!("the state is of version {newer}, this keyhaul knows {VERSION}");
@@ -123,13 +134,15 @@ fn prepare(db: &mut Connection) -> Result<()> {
         }
     }
     transaction.execute_batch(TABLES).worded()?;
+    transaction.execute_batch(LATER).worded()?;
     let marks = format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}");
     transaction.execute_batch(&marks).worded()?;
     transaction.commit().worded()
 }
 
-/// Everything that memory holds, as changes to nothing, and what undecided tickets there are.
-pub(super) fn load(db: &Connection) -> Result<(Vec<Change>, Vec<Ticket>)> {
+/// Everything that memory holds, as changes to nothing, and what has to be told: what ended and
+/// was not told yet, and all undecided tickets.
+pub(super) fn load(db: &Connection) -> Result<(Vec<Change>, Vec<Notice>)> {
     let mut changes = Vec::new();
     let running = format!("SELECT {TICKET} FROM tickets WHERE state IN ('open', 'undecided')");
     let running = rows(db, &running, [], ticket)?;
@@ -155,7 +168,21 @@ pub(super) fn load(db: &Connection) -> Result<(Vec<Change>, Vec<Ticket>)> {
     changes.extend(tombstones);
     let undecided = running.into_iter();
     let undecided = undecided.filter(|ticket| ticket.state == TicketState::Undecided);
-    Ok((changes, undecided.collect()))
+    let mut notices: Vec<Notice> = undecided
+        .map(|ticket| Notice {
+            id: ticket.id.clone(),
+            ended: Ended::Ticket(ticket),
+        })
+        .collect();
+    let untold = "SELECT id, ended FROM untold ORDER BY id";
+    notices.extend(rows(db, untold, [], |row| {
+        let (id, ended): (_, String) = (row.get(0)?, row.get(1)?);
+        let ended = serde_json::from_str(&ended).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, error.into())
+        })?;
+        Ok(Notice { id, ended })
+    })?);
+    Ok((changes, notices))
 }
 
 /// The epoch and the greatest time seen.
@@ -242,6 +269,8 @@ pub(super) fn word(state: TicketState) -> &'static str {
         TicketState::Committed => "committed",
         TicketState::Aborted => "aborted",
         TicketState::Expired => "expired",
+        // Never written: no request and no row gives it.
+        TicketState::Unknown => "unknown",
     }
 }
 

@@ -7,7 +7,7 @@ use super::database::{self, GRANT, Worded, rows};
 use super::memory::Change;
 use super::time::timestamp;
 use super::writer::Work;
-use super::{names, tickets};
+use super::{Ended, names, tickets};
 use crate::protocol::{Grant, GrantRequest, RevokeAnswer, RevokeRequest};
 
 /// Gives a grant. The same again changes nothing; other terms replace the old.
@@ -139,13 +139,12 @@ pub(super) fn take(work: &mut Work<'_>, scope: &str, node: &str) -> Result<bool>
 
 /// Removes what has expired. Each grant said so from its beginning: no epoch is spent.
 pub(super) fn sweep(work: &mut Work<'_>) -> Result<()> {
-    let sql = "DELETE FROM grants WHERE expires <= ? RETURNING scope, node";
-    let expired = rows(work.db, sql, [work.now], |row| {
-        Ok(Change::Revoked {
-            scope: row.get(0)?,
-            node: row.get(1)?,
-        })
-    });
-    work.changes.extend(expired?);
+    let sql = format!("DELETE FROM grants WHERE expires <= ? RETURNING {GRANT}");
+    for grant in rows(work.db, &sql, [work.now], database::grant)? {
+        let (scope, node) = (grant.scope.clone(), grant.node.clone());
+        work.changes.push(Change::Revoked { scope, node });
+        let id = format!("{}/{}#{}", grant.scope, grant.node, grant.epoch);
+        work.notice(id, Ended::Grant(grant))?;
+    }
     Ok(())
 }

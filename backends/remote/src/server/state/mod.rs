@@ -31,15 +31,18 @@ use std::thread::{self, JoinHandle};
 
 use jiff::Timestamp;
 use keyhaul_core::{Error, ErrorKind, Result};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::audit::{AuditLog, Read};
-use crate::protocol::{AuditHead, Ticket};
+use crate::protocol::AuditHead;
 use memory::Memory;
 use time::{Time, timestamp};
 use writer::{Buffer, Command, Seen, Task, Work};
 
-pub use types::{Clock, Denial, PageQuery, Permit, StateSettings, SystemClock, Tombstone};
+pub use types::{
+    Clock, Denial, Ended, Notice, PageQuery, Permit, StateSettings, SystemClock, Tombstone,
+};
 
 /// How far time may go on before it is written down, in microseconds.
 const MARK: i64 = 60 * 1_000_000;
@@ -64,8 +67,12 @@ struct Shared {
     buffer: Mutex<Buffer>,
     /// Whether the thread knows that something is buffered.
     buffered: AtomicBool,
-    /// Tickets whose time ended, and who was not told yet.
-    ended: Mutex<Vec<Ticket>>,
+    /// What ended by itself, until it was told.
+    ended: Mutex<Vec<Notice>>,
+    /// Whether the thread runs. Without it nothing is permitted: what memory knows may be old.
+    runs: AtomicBool,
+    /// The epoch of the latest change that is durable.
+    epoch: AtomicU64,
     anchor: Mutex<Option<AuditHead>>,
     indexed: AtomicU64,
 }
@@ -86,9 +93,26 @@ impl Shared {
         self.mark.store(work.now, Ordering::Relaxed);
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         ended.extend(work.ended);
+        ended.retain(|notice| !work.told.contains(&notice.id));
+        self.epoch
+            .store(work.epoch.cast_unsigned(), Ordering::Release);
         if let Some(head) = head {
             self.indexed.store(head.sequence, Ordering::Release);
             *self.anchor.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
+        }
+    }
+}
+
+/// Says that the thread has ended, whatever ended it.
+struct End<'a>(&'a Shared);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.runs.store(false, Ordering::Release);
+        if thread::panicking() {
+            tracing::error!(
+                "the state's thread has ended by a defect: nothing is permitted or changed until the service is started again"
+            );
         }
     }
 }
@@ -108,7 +132,7 @@ impl State {
         // Made here, so that it is nobody else's at any moment. SQLite's other files follow its mode.
         drop(super::private::open(path, "state")?);
         let db = database::open(path, settings.busy)?;
-        let (_, mark) = database::meta(&db)?;
+        let (epoch, mark) = database::meta(&db)?;
         let time = Time::since(mark, settings.clock);
         let behind = time.behind();
         if behind > 60 {
@@ -118,7 +142,7 @@ impl State {
         }
         let anchor = database::anchor(&db)?;
         let mut memory = Memory::default();
-        let (changes, undecided) = database::load(&db)?;
+        let (changes, notices) = database::load(&db)?;
         for change in changes {
             memory.apply(change);
         }
@@ -128,7 +152,9 @@ impl State {
             time,
             buffer: Mutex::default(),
             buffered: AtomicBool::new(false),
-            ended: Mutex::new(undecided),
+            ended: Mutex::new(notices),
+            runs: AtomicBool::new(true),
+            epoch: AtomicU64::new(epoch.cast_unsigned()),
             indexed: AtomicU64::new(anchor.as_ref().map_or(0, |anchor| anchor.sequence)),
             anchor: Mutex::new(anchor),
         });
@@ -136,7 +162,10 @@ impl State {
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("state".into())
-            .spawn(move || writer::run(&db, &theirs, &received))
+            .spawn(move || {
+                let _end = End(&theirs);
+                writer::run(&db, &theirs, &received);
+            })
             .map_err(|error| Error::io("the state's thread cannot be started", error))?;
         Ok(Self {
             shared,
@@ -190,6 +219,11 @@ impl State {
         self.shared.indexed.load(Ordering::Acquire)
     }
 
+    /// The epoch of the latest change of a grant or a quarantine that is durable.
+    pub fn epoch(&self) -> u64 {
+        self.shared.epoch.load(Ordering::Acquire)
+    }
+
     /// The service's time, which never goes back.
     pub fn now(&self) -> Timestamp {
         timestamp(self.shared.time.now())
@@ -208,7 +242,6 @@ impl State {
         &self,
         work: impl FnOnce(&mut Work<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let stopped = || Error::new(ErrorKind::Internal, "the state's thread has ended");
         let (answer, answered) = oneshot::channel();
         let task = Box::new(Task::new(work, answer));
         self.commands
@@ -216,6 +249,26 @@ impl State {
             .map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
     }
+
+    /// Has the thread ask the file, without a transaction.
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (answer, answered) = oneshot::channel();
+        let look = Box::new(move |db: &Connection| {
+            let _ = answer.send(look(db));
+        });
+        self.commands
+            .send(Command::Look(look))
+            .map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Unavailable, "the state's thread has ended")
+        .with_advice("start the service again; its log says what happened")
 }
 
 impl Drop for State {

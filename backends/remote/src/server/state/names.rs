@@ -9,6 +9,9 @@ use super::time::timestamp;
 
 /// The most patterns of names in a grant.
 const PATTERNS: usize = 64;
+/// The longest of them, in bytes, and in segments: each is held against what is read.
+const PATTERN: usize = 512;
+const SEGMENTS: usize = 8;
 
 /// A scope that can be granted.
 pub(super) fn scope(scope: &str) -> Result<()> {
@@ -36,6 +39,11 @@ pub(super) fn patterns(scope: &str, names: &[String]) -> Result<Vec<String>> {
         return Err(Error::new(ErrorKind::TooLarge, rule));
     }
     for name in names {
+        if name.len() > PATTERN || name.split('/').count() > SEGMENTS {
+            let rule =
+                format!("a pattern of names has at most {PATTERN} bytes and {SEGMENTS} segments");
+            return Err(Error::new(ErrorKind::TooLarge, rule));
+        }
         Pattern::parse(&format!("{scope}/{name}"))
             .map_err(|rule| invalid(format!("the pattern `{}` {rule}", shown(name))))?;
     }

@@ -1,24 +1,31 @@
 //! Nodes: what they have fetched, and their quarantine.
 
 use keyhaul_core::{Error, ErrorKind, Result};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::database::{self, GRANT, Worded, rows};
 use super::memory::Change;
 use super::time::timestamp;
 use super::writer::{Buffer, Work};
-use super::{Tombstone, grants, names};
-use crate::protocol::{Fetch, Grant, Node, NodesAnswer};
+use super::{Tombstone, grants, names, tickets};
+use crate::protocol::{Fetch, Node, NodesAnswer, QuarantineAnswer};
 
-const NODE: &str = "node, quarantined, (SELECT count(*) FROM grants WHERE grants.node = nodes.node), \
+/// With the time as `?1`: what has expired and was not taken away yet does not count.
+const NODE: &str = "node, quarantined, (SELECT count(*) FROM grants WHERE grants.node = nodes.node \
+                    AND (grants.expires IS NULL OR grants.expires > ?1)), \
                     (SELECT max(last) FROM fetches WHERE fetches.node = nodes.node)";
 
-/// Takes everything from a node; what it held.
-pub(super) fn quarantine(work: &mut Work<'_>, node: &str) -> Result<Vec<Grant>> {
+/// Takes everything from a node, and says what it was, as far as the file knows.
+pub(super) fn quarantine(work: &mut Work<'_>, node: &str) -> Result<QuarantineAnswer> {
     names::node(node)?;
+    let known = "SELECT EXISTS (SELECT 1 FROM nodes WHERE node = ?)";
+    let known = work
+        .db
+        .query_row(known, [node], |row| row.get(0))
+        .worded()?;
     let sql = format!("SELECT {GRANT} FROM grants WHERE node = ? ORDER BY scope");
-    let held = rows(work.db, &sql, [node], database::grant)?;
-    for grant in &held {
+    let revoked = rows(work.db, &sql, [node], database::grant)?;
+    for grant in &revoked {
         grants::take(work, &grant.scope, node)?;
     }
     let sql = "INSERT INTO nodes (node, quarantined) VALUES (?1, ?2) \
@@ -29,7 +36,15 @@ pub(super) fn quarantine(work: &mut Work<'_>, node: &str) -> Result<Vec<Grant>> 
         .worded()?;
     let change = Change::Quarantined(node.into(), Some(timestamp(since)));
     work.changes.push(change);
-    Ok(held)
+    // Even where it held nothing: an older state is known by its epoch.
+    work.next_epoch();
+    Ok(QuarantineAnswer {
+        node: node.into(),
+        known,
+        revoked,
+        fetched: fetched(work.db, node)?,
+        tickets: tickets::running_at(work.db, node)?,
+    })
 }
 
 /// Lets a node be granted again.
@@ -38,8 +53,13 @@ pub(super) fn release(work: &mut Work<'_>, node: &str) -> Result<Node> {
     let sql = "UPDATE nodes SET quarantined = NULL WHERE node = ?";
     work.db.execute(sql, [node]).worded()?;
     work.changes.push(Change::Quarantined(node.into(), None));
-    let sql = format!("SELECT {NODE} FROM nodes WHERE node = ?");
-    let found = work.db.query_row(&sql, [node], read).optional().worded()?;
+    work.next_epoch();
+    let sql = format!("SELECT {NODE} FROM nodes WHERE node = ?2");
+    let found = work
+        .db
+        .query_row(&sql, params![work.now, node], read)
+        .optional()
+        .worded()?;
     found.ok_or_else(|| {
         let message = format!("no node {node} ever held a grant or fetched something");
         Error::new(ErrorKind::NotFound, message)
@@ -48,10 +68,10 @@ pub(super) fn release(work: &mut Work<'_>, node: &str) -> Result<Node> {
 }
 
 /// Everything that a node has fetched, by name.
-pub(super) fn fetched(work: &Work<'_>, node: &str) -> Result<Vec<Fetch>> {
+pub(super) fn fetched(db: &Connection, node: &str) -> Result<Vec<Fetch>> {
     let sql =
         "SELECT secret, version, first, last, count FROM fetches WHERE node = ? ORDER BY secret";
-    rows(work.db, sql, [node], |row| {
+    rows(db, sql, [node], |row| {
         Ok(Fetch {
             secret: row.get(0)?,
             version: row.get(1)?,
@@ -62,11 +82,41 @@ pub(super) fn fetched(work: &Work<'_>, node: &str) -> Result<Vec<Fetch>> {
     })
 }
 
+/// Adds what was fetched and is not in the file yet.
+pub(super) fn add_buffered(fetched: &mut Vec<Fetch>, buffer: &Buffer, node: &str) {
+    for (secret, seen) in buffer.fetches.get(node).into_iter().flatten() {
+        let at = fetched.binary_search_by(|fetch| fetch.secret.cmp(secret));
+        match at {
+            Ok(at) => {
+                let fetch = &mut fetched[at];
+                fetch.version.clone_from(&seen.version);
+                fetch.last = timestamp(seen.last);
+                fetch.count += seen.count.cast_unsigned();
+            }
+            Err(at) => fetched.insert(
+                at,
+                Fetch {
+                    secret: secret.clone(),
+                    version: seen.version.clone(),
+                    first: timestamp(seen.first),
+                    last: timestamp(seen.last),
+                    count: seen.count.cast_unsigned(),
+                },
+            ),
+        }
+    }
+}
+
 /// A page of nodes, by name.
-pub(super) fn page(work: &Work<'_>, limit: usize, after: Option<&str>) -> Result<NodesAnswer> {
-    let sql = format!("SELECT {NODE} FROM nodes WHERE node > ? ORDER BY node LIMIT ?");
+pub(super) fn page(
+    db: &Connection,
+    now: i64,
+    limit: usize,
+    after: Option<&str>,
+) -> Result<NodesAnswer> {
+    let sql = format!("SELECT {NODE} FROM nodes WHERE node > ?2 ORDER BY node LIMIT ?3");
     let more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-    let mut nodes = rows(work.db, &sql, params![after.unwrap_or(""), more], read)?;
+    let mut nodes = rows(db, &sql, params![now, after.unwrap_or(""), more], read)?;
     let next = nodes.len() > limit;
     nodes.truncate(limit);
     Ok(NodesAnswer {
@@ -78,8 +128,18 @@ pub(super) fn page(work: &Work<'_>, limit: usize, after: Option<&str>) -> Result
     })
 }
 
+/// Forgets what was told.
+pub(super) fn told(work: &mut Work<'_>, ids: Vec<String>) -> Result<()> {
+    for id in &ids {
+        let sql = "DELETE FROM untold WHERE id = ?";
+        work.db.execute(sql, [id]).worded()?;
+    }
+    work.told.extend(ids);
+    Ok(())
+}
+
 /// Writes down what was fetched, with the audit's record up to which that is so.
-pub(super) fn index(db: &rusqlite::Connection, buffer: &Buffer) -> Result<()> {
+pub(super) fn index(db: &Connection, buffer: &Buffer) -> Result<()> {
     let mut known = db
         .prepare("INSERT INTO nodes (node) VALUES (?) ON CONFLICT DO NOTHING")
         .worded()?;

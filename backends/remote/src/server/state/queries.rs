@@ -2,17 +2,21 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use jiff::Timestamp;
 use keyhaul_core::{Reference, Result};
 
-use super::memory::Held;
+use super::memory::{Held, Memory};
 use super::names::invalid;
 use super::types::Basis;
 use super::{Denial, PageQuery, Permit, State, Tombstone};
-use crate::protocol::{Grant, GrantsAnswer};
+use crate::protocol::{Grant, GrantsAnswer, Node, NodesAnswer};
 
 /// What a node's own scope begins with; its name follows.
 const OWN: &str = "@host.";
+/// Who gave a node its own scope.
+const ITSELF: &str = "service";
 
 impl State {
     /// Whether `node` may read `reference` now. A scope `@host.NODE` is the node's own.
@@ -22,6 +26,9 @@ impl State {
     pub fn may_read(&self, node: &str, reference: &Reference) -> Result<Permit, Denial> {
         let denied = |reason| Err(Denial { reason });
         let now = self.shared.time.now();
+        if !self.shared.runs.load(Ordering::Acquire) {
+            return denied("the state's thread has ended");
+        }
         let memory = self.shared.memory();
         let state = memory.nodes.get(node);
         if state.is_some_and(|state| state.quarantined.is_some()) {
@@ -51,6 +58,9 @@ impl State {
     /// The grant that a permit stands on now, none for a node's own scope; nothing where it does
     /// not hold any more.
     pub(super) fn current(&self, permit: &Permit) -> Option<Option<Arc<Held>>> {
+        if !self.shared.runs.load(Ordering::Acquire) {
+            return None;
+        }
         let now = self.shared.time.now();
         let held = match &permit.0 {
             Basis::Own(node) => {
@@ -70,7 +80,8 @@ impl State {
         held.void(now).is_none().then_some(Some(held))
     }
 
-    /// A page of live grants, by scope and node.
+    /// A page of live grants of the scopes that `covers` wants, by scope and node. Neither its
+    /// entries nor its `next` show anything of others.
     ///
     /// # Errors
     /// `InvalidReference` where `after` is no page's `next`.
@@ -79,6 +90,7 @@ impl State {
         scope: Option<&str>,
         node: Option<&str>,
         page: &PageQuery,
+        covers: &dyn Fn(&str) -> bool,
     ) -> Result<GrantsAnswer> {
         let after = match page.after.as_deref().map(|after| after.split_once('/')) {
             None => None,
@@ -95,6 +107,9 @@ impl State {
         for (name, nodes) in
             scopes.take_while(|(name, _)| scope.is_none_or(|scope| scope == **name))
         {
+            if !covers(name) {
+                continue;
+            }
             let start = match after {
                 Some((scope, node)) if scope == name => Bound::Excluded(node),
                 _ => Bound::Unbounded,
@@ -114,16 +129,62 @@ impl State {
         Ok(GrantsAnswer { grants, next: None })
     }
 
-    /// The grants that let somebody read `reference`, by node.
+    /// A page of the nodes that hold a live grant of a scope that `covers` wants, by name, with as
+    /// many grants as those are, and nothing else that is known of them.
+    pub fn nodes_of(&self, page: &PageQuery, covers: &dyn Fn(&str) -> bool) -> NodesAnswer {
+        let after = page.after.as_deref().unwrap_or_default();
+        let now = self.shared.time.now();
+        let memory = self.shared.memory();
+        let mut nodes: Vec<Node> = memory
+            .nodes
+            .iter()
+            .filter(|(name, _)| name.as_str() > after)
+            .filter_map(|(name, state)| {
+                let held = state.scopes.iter();
+                let held = held.filter(|(scope, held)| covers(scope) && held.void(now).is_none());
+                let grants = held.count() as u64;
+                (grants > 0).then(|| Node {
+                    node: name.clone(),
+                    quarantined: state.quarantined,
+                    grants,
+                    last_fetch: None,
+                })
+            })
+            .collect();
+        drop(memory);
+        nodes.sort_by(|a, b| a.node.cmp(&b.node));
+        let more = nodes.len() > page.limit();
+        nodes.truncate(page.limit());
+        let next = nodes.last().filter(|_| more).map(|last| last.node.clone());
+        NodesAnswer { nodes, next }
+    }
+
+    /// The grants that let somebody read `reference`, by node. A node's own scope is its own
+    /// without any, and said as one of epoch 0 by the service.
     pub fn who_can(&self, reference: &Reference) -> Vec<Grant> {
         let now = self.shared.time.now();
         let memory = self.shared.memory();
         let held = memory.scopes.get(reference.scope());
-        held.into_iter()
+        let owner = owner(&memory, reference.scope());
+        let mut grants: Vec<Grant> = held
+            .into_iter()
             .flat_map(|nodes| nodes.values())
             .filter(|held| held.void(now).is_none() && held.covers(reference))
+            .filter(|held| owner != Some(&*held.grant.node))
             .map(|held| held.grant.clone())
-            .collect()
+            .collect();
+        grants.extend(owner.map(|node| Grant {
+            scope: reference.scope().to_owned(),
+            node: node.to_owned(),
+            names: Vec::new(),
+            expires: None,
+            epoch: 0,
+            created: Timestamp::UNIX_EPOCH,
+            by: ITSELF.to_owned(),
+            migration: None,
+        }));
+        grants.sort_by(|a, b| a.node.cmp(&b.node));
+        grants
     }
 
     /// The grants that `node` holds, by scope.
@@ -141,12 +202,13 @@ impl State {
         grants
     }
 
-    /// Whether any node holds a live grant of `scope`.
+    /// Whether any node holds a live grant of `scope`, or has it as its own.
     pub fn is_granted(&self, scope: &str) -> bool {
         let now = self.shared.time.now();
         let memory = self.shared.memory();
         let held = memory.scopes.get(scope);
-        held.is_some_and(|nodes| nodes.values().any(|held| held.void(now).is_none()))
+        owner(&memory, scope).is_some()
+            || held.is_some_and(|nodes| nodes.values().any(|held| held.void(now).is_none()))
     }
 
     /// The tombstone of `SCOPE/NAME`.
@@ -175,4 +237,13 @@ impl State {
             .cloned()
             .collect()
     }
+}
+
+/// The node whose own scope it is, unless it is quarantined.
+fn owner<'a>(memory: &Memory, scope: &'a str) -> Option<&'a str> {
+    let node = scope.strip_prefix(OWN).filter(|node| !node.is_empty())?;
+    let state = memory.nodes.get(node);
+    state
+        .is_none_or(|state| state.quarantined.is_none())
+        .then_some(node)
 }

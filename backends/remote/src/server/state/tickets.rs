@@ -17,7 +17,7 @@
 //! aborted to a source that holds none while the target does.
 
 use keyhaul_core::{Error, ErrorKind, Result, random};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::database::{self, TICKET, Worded, rows, word};
 use super::grants::{self, find, put, take};
@@ -26,6 +26,7 @@ use super::names;
 use super::names::invalid;
 use super::time::timestamp;
 use super::writer::Work;
+use super::{Ended, Notice};
 use crate::protocol::{BeginRequest, EndRequest, Grant, Ticket, TicketState, TicketsAnswer};
 
 /// How long a ticket lasts where nobody says, in seconds.
@@ -119,10 +120,12 @@ pub(super) fn begin(work: &mut Work<'_>, by: &str, request: &BeginRequest) -> Re
 
 /// Ends a migration at its target. Again, it changes nothing.
 pub(super) fn commit(work: &mut Work<'_>, request: &EndRequest) -> Result<Ticket> {
-    let mut ticket = named(work, request)?;
+    let mut ticket = named(work.db, request)?;
     match ticket.state {
         TicketState::Committed => return Ok(ticket),
-        TicketState::Aborted | TicketState::Expired => return Err(ended(&ticket)),
+        TicketState::Aborted | TicketState::Expired | TicketState::Unknown => {
+            return Err(ended(&ticket));
+        }
         TicketState::Open | TicketState::Undecided => {}
     }
     let (scope, to) = (ticket.scope.clone(), ticket.to.clone());
@@ -153,10 +156,10 @@ pub(super) fn commit(work: &mut Work<'_>, request: &EndRequest) -> Result<Ticket
 
 /// Ends a migration at its source. Again, or where it has expired, it changes nothing.
 pub(super) fn abort(work: &mut Work<'_>, request: &EndRequest) -> Result<Ticket> {
-    let mut ticket = named(work, request)?;
+    let mut ticket = named(work.db, request)?;
     match ticket.state {
         TicketState::Aborted | TicketState::Expired => return Ok(ticket),
-        TicketState::Committed => return Err(ended(&ticket)),
+        TicketState::Committed | TicketState::Unknown => return Err(ended(&ticket)),
         TicketState::Open | TicketState::Undecided => {}
     }
     let (scope, from, to) = (&ticket.scope, &ticket.from, &ticket.to);
@@ -178,7 +181,7 @@ pub(super) fn abort(work: &mut Work<'_>, request: &EndRequest) -> Result<Ticket>
 /// Notes that the target fetches a secret under a ticket. Refused where it gives it no right any
 /// more: then the secret must not be given out.
 pub(super) fn fetch(work: &mut Work<'_>, id: &str) -> Result<()> {
-    let mut ticket = by_id(work, id)?.ok_or_else(gone)?;
+    let mut ticket = by_id(work.db, id)?.ok_or_else(gone)?;
     let to = ticket.to.clone();
     if !is_running(&ticket) || !holds(work, &ticket, &to)? {
         return Err(gone());
@@ -210,7 +213,15 @@ pub(super) fn sweep(work: &mut Work<'_>) -> Result<()> {
             }
             set(work, &mut ticket, TicketState::Expired)?;
         }
-        work.ended.push(ticket);
+        let id = ticket.id.clone();
+        match ticket.state {
+            // The ticket itself says so, and is told of again after each start.
+            TicketState::Undecided => work.ended.push(Notice {
+                id,
+                ended: Ended::Ticket(ticket),
+            }),
+            _ => work.notice(id, Ended::Ticket(ticket))?,
+        }
     }
     grants::sweep(work)
 }
@@ -225,66 +236,112 @@ pub(super) fn running(work: &Work<'_>, scope: &str) -> Result<Option<Ticket>> {
         .worded()
 }
 
-/// The ticket that a request names.
-pub(super) fn named(work: &Work<'_>, request: &EndRequest) -> Result<Ticket> {
-    let found = match (&request.id, &request.scope) {
-        (None, None) => {
-            let rule = "a migration is named by its `id`, or by its `scope`";
-            return Err(invalid(rule.into()));
-        }
-        (Some(id), scope) => by_id(work, id)?
-            .filter(|ticket| scope.as_ref().is_none_or(|scope| *scope == ticket.scope)),
-        (None, Some(scope)) => {
+/// The ticket that a request names: by its id, or by its scope and both its nodes. A scope alone
+/// would be whatever migration came last, and that may be another than the one that is meant.
+pub(super) fn named(db: &Connection, request: &EndRequest) -> Result<Ticket> {
+    let EndRequest {
+        id,
+        scope,
+        from,
+        to,
+    } = request;
+    let found = match (id, scope, from, to) {
+        (Some(id), ..) => by_id(db, id)?,
+        (None, Some(scope), Some(_), Some(_)) => {
             let latest = "WHERE scope = ? ORDER BY number DESC LIMIT 1";
             let sql = format!("SELECT {TICKET} FROM tickets {latest}");
-            work.db
-                .query_row(&sql, [scope], database::ticket)
+            db.query_row(&sql, [scope], database::ticket)
                 .optional()
                 .worded()?
         }
+        (None, ..) => {
+            let rule = "a migration is named by its `id`, or by `scope`, `from` and `to` together";
+            return Err(invalid(rule.into()));
+        }
     };
-    found.ok_or_else(|| {
+    let found = found.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, "there is no such migration")
             .with_advice("`keyhaul migrate list` shows those there are")
-    })
+    })?;
+    let same = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|it| it == is);
+    if same(scope, &found.scope) && same(from, &found.from) && same(to, &found.to) {
+        return Ok(found);
+    }
+    if scope.as_ref().is_some_and(|scope| *scope != found.scope) {
+        // Whose it is, is not for who asks about another scope.
+        return Err(
+            Error::new(ErrorKind::NotFound, "there is no such migration")
+                .with_advice("`keyhaul migrate list` shows those there are"),
+        );
+    }
+    let message = format!(
+        "the migration {} of {} is another: from {} to {}, {}",
+        found.id,
+        found.scope,
+        found.from,
+        found.to,
+        word(found.state)
+    );
+    Err(conflict(message).with_advice("name the one that is meant by its id"))
 }
 
-/// A page of tickets, the latest first.
+/// Those tickets that are open or undecided and have `node` as source or target.
+pub(super) fn running_at(db: &Connection, node: &str) -> Result<Vec<Ticket>> {
+    let sql = format!(
+        "SELECT {TICKET} FROM tickets WHERE state IN ('open', 'undecided') \
+         AND (source = ?1 OR target = ?1) ORDER BY number"
+    );
+    rows(db, &sql, [node], database::ticket)
+}
+
+/// A page of tickets of the scopes that `covers` wants, the latest first. A page's `next` is the id
+/// of its last ticket: a number would count others' too.
 pub(super) fn page(
-    work: &Work<'_>,
+    db: &Connection,
     scope: Option<&str>,
     state: Option<TicketState>,
     (limit, after): (usize, Option<&str>),
+    covers: &dyn Fn(&str) -> bool,
 ) -> Result<TicketsAnswer> {
-    let after = match after.map(str::parse) {
+    let after = match after {
         None => i64::MAX,
-        Some(Ok(number)) => number,
-        Some(Err(_)) => return Err(invalid("`after` is none of a page's `next`".into())),
+        Some(id) => {
+            let sql = "SELECT number FROM tickets WHERE id = ?";
+            let number = db.query_row(sql, [id], |row| row.get(0)).optional();
+            number
+                .worded()?
+                .ok_or_else(|| invalid("`after` is none of a page's `next`".into()))?
+        }
     };
     let sql = format!(
-        "SELECT {TICKET}, number FROM tickets WHERE number < ?1 AND (?2 IS NULL OR scope = ?2) \
-         AND (?3 IS NULL OR state = ?3) ORDER BY number DESC LIMIT ?4"
+        "SELECT {TICKET} FROM tickets WHERE number < ?1 AND (?2 IS NULL OR scope = ?2) \
+         AND (?3 IS NULL OR state = ?3) ORDER BY number DESC"
     );
-    let more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-    let wanted = params![after, scope, state.map(word), more];
-    let mut found = rows(work.db, &sql, wanted, |row| {
-        Ok((database::ticket(row)?, row.get::<_, i64>(9)?))
-    })?;
-    let next = found.len() > limit;
-    found.truncate(limit);
+    let mut statement = db.prepare(&sql).worded()?;
+    let found = statement
+        .query_map(params![after, scope, state.map(word)], database::ticket)
+        .worded()?;
+    let mut tickets: Vec<Ticket> = Vec::new();
+    for ticket in found {
+        let ticket = ticket.worded()?;
+        if !covers(&ticket.scope) {
+            continue;
+        }
+        if tickets.len() == limit {
+            let next = tickets.last().map(|last| last.id.clone());
+            return Ok(TicketsAnswer { tickets, next });
+        }
+        tickets.push(ticket);
+    }
     Ok(TicketsAnswer {
-        next: match found.last() {
-            Some((_, number)) if next => Some(number.to_string()),
-            _ => None,
-        },
-        tickets: found.into_iter().map(|(ticket, _)| ticket).collect(),
+        tickets,
+        next: None,
     })
 }
 
-fn by_id(work: &Work<'_>, id: &str) -> Result<Option<Ticket>> {
+fn by_id(db: &Connection, id: &str) -> Result<Option<Ticket>> {
     let sql = format!("SELECT {TICKET} FROM tickets WHERE id = ?");
-    work.db
-        .query_row(&sql, [id], database::ticket)
+    db.query_row(&sql, [id], database::ticket)
         .optional()
         .worded()
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::memory::Held;
-use crate::protocol::limit;
+use crate::protocol::{Grant, Ticket, limit};
 
 /// How the state is kept.
 #[derive(Clone, Debug)]
@@ -90,6 +91,24 @@ impl Permit {
             Basis::Own(_) => None,
         }
     }
+}
+
+/// What ended by itself: to be told to the audit, and then [`State::told`](super::State::told).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// What the notice is told by.
+    pub id: String,
+    /// What ended.
+    pub ended: Ended,
+}
+
+/// What ended by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ended {
+    /// A grant's time was over.
+    Grant(Grant),
+    /// A ticket's.
+    Ticket(Ticket),
 }
 
 /// A page that is asked for.

@@ -2,19 +2,20 @@
 //! transaction.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use keyhaul_core::{Error, Result};
+use keyhaul_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 
 use super::database::Worded;
 use super::memory::Change;
-use super::{Shared, tickets};
-use crate::protocol::{AuditHead, Ticket};
+use super::{Ended, Notice, Shared, tickets};
+use crate::protocol::AuditHead;
 
 /// How long what is buffered may wait.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -25,9 +26,14 @@ pub(super) enum Command {
     /// Something is buffered.
     Buffered,
     Change(Box<dyn Job>),
+    /// Something is asked that changes nothing: no transaction, and no sync.
+    Look(Look),
     /// Nobody will ask any more.
     Close,
 }
+
+/// Asks the file, and answers by itself.
+pub(super) type Look = Box<dyn FnOnce(&Connection) + Send>;
 
 /// A change that somebody waits for.
 pub(super) trait Job: Send {
@@ -55,7 +61,10 @@ impl<T, F> Task<T, F> {
 
 impl<T: Send, F: FnOnce(&mut Work<'_>) -> Result<T> + Send> Job for Task<T, F> {
     fn run(&mut self, work: &mut Work<'_>) -> bool {
-        self.result = self.work.take().map(|change| change(work));
+        let change = self.work.take();
+        // One that panics is taken back like one that fails, and the others go on.
+        let done = catch_unwind(AssertUnwindSafe(|| change.map(|change| change(work))));
+        self.result = done.unwrap_or_else(|_| Some(Err(defect())));
         matches!(self.result, Some(Err(_)))
     }
 
@@ -69,6 +78,12 @@ impl<T: Send, F: FnOnce(&mut Work<'_>) -> Result<T> + Send> Job for Task<T, F> {
             let _ = self.answer.send(result);
         }
     }
+}
+
+/// The failure of what has panicked.
+pub(super) fn defect() -> Error {
+    tracing::error!("a defect of the service: a change of the state has panicked");
+    Error::new(ErrorKind::Internal, "a defect of the service")
 }
 
 /// The same failure for another who waited.
@@ -86,8 +101,10 @@ pub(super) struct Work<'a> {
     /// The time, in microseconds.
     pub now: i64,
     pub changes: Vec<Change>,
-    /// Tickets whose time ended.
-    pub ended: Vec<Ticket>,
+    /// What ended by itself.
+    pub ended: Vec<Notice>,
+    /// What was told of it.
+    pub told: Vec<String>,
     pub epoch: i64,
 }
 
@@ -96,6 +113,18 @@ impl Work<'_> {
     pub fn next_epoch(&mut self) -> i64 {
         self.epoch += 1;
         self.epoch
+    }
+
+    /// Has it told what ended by itself, even where the service does before it could.
+    pub fn notice(&mut self, id: String, ended: Ended) -> Result<()> {
+        let text = serde_json::to_string(&ended).map_err(|error| {
+            let message = "what ended cannot be put in words";
+            Error::new(ErrorKind::Internal, message).with_source(error)
+        })?;
+        let sql = "INSERT OR REPLACE INTO untold VALUES (?, ?)";
+        self.db.execute(sql, params![id, text]).worded()?;
+        self.ended.push(Notice { id, ended });
+        Ok(())
     }
 }
 
@@ -156,6 +185,10 @@ pub(super) fn run(db: &Connection, shared: &Shared, commands: &mpsc::Receiver<Co
                 continue;
             }
             Ok(Command::Change(job)) => jobs.push(job),
+            Ok(Command::Look(look)) => {
+                answer(db, look);
+                continue;
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Ok(Command::Close) | Err(RecvTimeoutError::Disconnected) => {
                 together(db, shared, jobs);
@@ -163,9 +196,12 @@ pub(super) fn run(db: &Connection, shared: &Shared, commands: &mpsc::Receiver<Co
             }
         }
         let mut close = false;
+        let mut looks = Vec::new();
         while jobs.len() < TOGETHER && !close {
             match commands.try_recv() {
                 Ok(Command::Change(job)) => jobs.push(job),
+                // It may want to see what these do.
+                Ok(Command::Look(look)) => looks.push(look),
                 // It is written with these.
                 Ok(Command::Buffered) => {}
                 Ok(Command::Close) => close = true,
@@ -173,10 +209,20 @@ pub(super) fn run(db: &Connection, shared: &Shared, commands: &mpsc::Receiver<Co
             }
         }
         let flushed = together(db, shared, jobs);
+        for look in looks {
+            answer(db, look);
+        }
         if close {
             return;
         }
         due = (!flushed).then(|| Instant::now() + PAUSE);
+    }
+}
+
+/// Answers what only looks; where it panics, whoever waits is told by its end.
+fn answer(db: &Connection, look: Look) {
+    if catch_unwind(AssertUnwindSafe(|| look(db))).is_err() {
+        defect();
     }
 }
 
@@ -240,15 +286,18 @@ fn work<'a>(
         now: shared.time.now(),
         changes: Vec::new(),
         ended: Vec::new(),
+        told: Vec::new(),
         epoch: super::database::meta(db)?.0,
     };
     super::nodes::index(db, buffer)?;
     tickets::sweep(&mut work)?;
     for job in jobs {
         let (changes, epoch) = (work.changes.len(), work.epoch);
+        let told = work.told.len();
         db.execute_batch("SAVEPOINT job").worded()?;
         if job.run(&mut work) {
             work.changes.truncate(changes);
+            work.told.truncate(told);
             work.epoch = epoch;
             // Fails where SQLite has given up the transaction: then all of it failed.
             db.execute_batch("ROLLBACK TO job").worded()?;

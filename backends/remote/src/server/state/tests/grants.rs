@@ -294,7 +294,10 @@ fn grants_and_nodes_come_in_pages() {
                 limit: Some(limit),
                 after,
             };
-            let page = bench.state().grants(scope, node, &query).expect("a page");
+            let page = bench
+                .state()
+                .grants(scope, node, &query, &|_| true)
+                .expect("a page");
             assert!(page.grants.len() <= limit);
             let named = page
                 .grants
@@ -370,4 +373,143 @@ fn tombstones_are_remembered() {
     assert_eq!(block_on(bench.state().exhume("a/x")).expect("none"), None);
     bench.reopen();
     assert_eq!(bench.state().tombstone("a/x"), None);
+}
+
+/// Everything that a page by page of one shows, cursors and all.
+fn walk<T>(page: impl Fn(&PageQuery) -> (Vec<T>, Option<String>)) -> (Vec<T>, Vec<String>) {
+    let (mut seen, mut cursors, mut after) = (Vec::new(), Vec::new(), None);
+    loop {
+        let limit = Some(1);
+        let (entries, next) = page(&PageQuery { limit, after });
+        assert!(entries.len() <= 1);
+        seen.extend(entries);
+        cursors.extend(next.clone());
+        after = next;
+        if after.is_none() {
+            return (seen, cursors);
+        }
+    }
+}
+
+#[test]
+fn pages_and_their_cursors_show_nothing_of_others() {
+    let bench = Bench::new();
+    for scope in ["a-other", "mine-1", "mine-2", "mine-other", "z-other"] {
+        for node in ["host-x", "host-y"] {
+            if scope.ends_with("other") || node == "host-y" {
+                bench.grant(scope, node);
+            }
+        }
+    }
+    bench.grant("mine-1", "host-w");
+    for scope in ["a-other", "mine-1", "z-other", "mine-2", "mine-other"] {
+        bench.begin(scope, "host-y", "host-z").expect("begun");
+    }
+    let mine = |scope: &str| scope.starts_with("mine-") && scope != "mine-other";
+    let (grants, cursors) = walk(|query| {
+        let page = bench
+            .state()
+            .grants(None, None, query, &mine)
+            .expect("a page");
+        (page.grants, page.next)
+    });
+    let named: Vec<String> = grants
+        .iter()
+        .map(|grant| format!("{}/{}", grant.scope, grant.node))
+        .collect();
+    let expected = [
+        "mine-1/host-w",
+        "mine-1/host-y",
+        "mine-1/host-z",
+        "mine-2/host-y",
+        "mine-2/host-z",
+    ];
+    assert_eq!(named, expected);
+    assert_eq!(cursors, expected[..4], "the last page has none");
+
+    let (nodes, cursors) = walk(|query| {
+        let page = bench.state().nodes_of(query, &mine);
+        (page.nodes, page.next)
+    });
+    let named: Vec<(&str, u64)> = nodes.iter().map(|n| (n.node.as_str(), n.grants)).collect();
+    assert_eq!(named, [("host-w", 1), ("host-y", 2), ("host-z", 2)]);
+    assert_eq!(cursors, ["host-w", "host-y"]);
+
+    let (tickets, cursors) = walk(|query| {
+        let page = block_on(bench.state().tickets(None, None, query, mine)).expect("a page");
+        (page.tickets, page.next)
+    });
+    let scopes: Vec<&str> = tickets.iter().map(|ticket| ticket.scope.as_str()).collect();
+    assert_eq!(scopes, ["mine-2", "mine-1"]);
+    assert_eq!(cursors, [tickets[0].id.as_str()]);
+    // The control: whoever covers all sees all.
+    let all = PageQuery::default();
+    let all = block_on(bench.state().tickets(None, None, &all, |_| true)).expect("a page");
+    assert_eq!(all.tickets.len(), 5);
+}
+
+#[test]
+fn patterns_of_names_have_limits() {
+    let bench = Bench::new();
+    let granted = |names: &[String]| {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        bench.grant_with("web01", "y", &names, None)
+    };
+    let many = |count: usize| (0..count).map(|n| format!("n{n}")).collect::<Vec<_>>();
+    granted(&many(64)).expect("64 of them");
+    assert_eq!(kind(granted(&many(65))), ErrorKind::TooLarge);
+    granted(&["x".repeat(512)]).expect("512 bytes");
+    assert_eq!(kind(granted(&["x".repeat(513)])), ErrorKind::TooLarge);
+    granted(&["a/b/c/d/e/f/**/g".into()]).expect("8 segments");
+    assert_eq!(
+        kind(granted(&["a/b/c/d/e/f/g/h/i".into()])),
+        ErrorKind::TooLarge
+    );
+    assert!(bench.reads("y", "web01/a/b/c/d/e/f/g") && !bench.reads("y", "web01/a"));
+}
+
+#[test]
+fn a_quarantine_says_whether_the_node_was_known_and_what_migrates() {
+    let bench = Bench::new();
+    bench.grant("web01", "y");
+    let ticket = bench.begin("web01", "y", "z").expect("begun");
+    bench.grant("web02", "y");
+    let ended = bench.begin("web02", "y", "z").expect("begun");
+    bench.abort(&ended).expect("aborted");
+    for node in ["y", "z"] {
+        let answer = block_on(bench.state().quarantine(node)).expect("quarantined");
+        assert!(answer.known, "{node}");
+        assert_eq!(answer.tickets, [ticket.clone()], "{node}");
+    }
+    let answer = block_on(bench.state().quarantine("w")).expect("quarantined");
+    assert!(!answer.known && answer.tickets.is_empty());
+    let refused = bench.grant_with("web03", "w", &[], None);
+    assert_eq!(
+        kind(refused),
+        ErrorKind::Conflict,
+        "unknown, and quarantined"
+    );
+    let answer = block_on(bench.state().quarantine("w")).expect("quarantined");
+    assert!(answer.known, "by now");
+}
+
+#[test]
+fn a_nodes_own_scope_has_its_holder_without_a_grant() {
+    let bench = Bench::new();
+    let own = reference("@host.y/tpm");
+    let holders = || -> Vec<String> {
+        let grants = bench.state().who_can(&own);
+        grants.into_iter().map(|grant| grant.node).collect()
+    };
+    assert_eq!(holders(), ["y"]);
+    assert!(bench.state().is_granted("@host.y") && !bench.state().is_granted("web01"));
+    bench.grant("@host.y", "x");
+    bench
+        .grant_with("@host.y", "y", &["other"], None)
+        .expect("granted");
+    assert_eq!(holders(), ["x", "y"], "each once");
+    assert!(bench.revoke("@host.y", "x"));
+    block_on(bench.state().quarantine("y")).expect("quarantined");
+    assert!(holders().is_empty() && !bench.state().is_granted("@host.y"));
+    assert!(!bench.reads("y", "@host.y/tpm"), "as it is");
 }

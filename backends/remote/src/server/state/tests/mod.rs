@@ -146,7 +146,14 @@ impl Bench {
     }
 
     pub fn expire(&self) -> Vec<Ticket> {
-        block_on(self.state().expire()).expect("expired")
+        let notices = block_on(self.state().expire()).expect("expired");
+        let ids = notices.iter().map(|notice| notice.id.clone()).collect();
+        block_on(self.state().told(ids)).expect("told");
+        let tickets = notices.into_iter().filter_map(|notice| match notice.ended {
+            Ended::Ticket(ticket) => Some(ticket),
+            Ended::Grant(_) => None,
+        });
+        tickets.collect()
     }
 
     /// Reads as the server does: asks, and says what was fetched.
@@ -172,7 +179,15 @@ pub fn by_id(ticket: &Ticket) -> EndRequest {
     EndRequest {
         id: Some(ticket.id.clone()),
         scope: None,
+        from: None,
+        to: None,
     }
+}
+
+/// What has to be told, without telling it.
+pub fn notices(bench: &Bench) -> Vec<Ended> {
+    let notices = block_on(bench.state().expire()).expect("expired");
+    notices.into_iter().map(|notice| notice.ended).collect()
 }
 
 pub fn reference(text: &str) -> Reference {

@@ -189,19 +189,30 @@ impl Model {
     }
 }
 
-fn by_scope() -> EndRequest {
+/// The latest ticket, by its scope and nodes where there is one.
+fn latest(bench: &Bench) -> EndRequest {
+    let all = block_on(
+        bench
+            .state()
+            .tickets(Some(SCOPE), None, &PageQuery::default(), |_| true),
+    );
+    let all = all.expect("a page").tickets;
+    let node =
+        |of: fn(&Ticket) -> &String| Some(all.first().map_or("n0".into(), |t| of(t).clone()));
     EndRequest {
         id: None,
         scope: Some(SCOPE.into()),
+        from: node(|ticket| &ticket.from),
+        to: node(|ticket| &ticket.to),
     }
 }
 
 /// Does a step for real; whether it succeeds.
 fn real(bench: &mut Bench, step: &Step) -> bool {
     match *step {
-        Step::Abort => block_on(bench.state().abort(&by_scope())).is_ok(),
+        Step::Abort => block_on(bench.state().abort(&latest(bench))).is_ok(),
         Step::Begin(from, to) => bench.begin(SCOPE, NODES[from], NODES[to]).is_ok(),
-        Step::Commit => block_on(bench.state().commit(&by_scope())).is_ok(),
+        Step::Commit => block_on(bench.state().commit(&latest(bench))).is_ok(),
         Step::Expire => block_on(bench.state().expire()).is_ok(),
         Step::Fetch(node) => bench.fetch(NODES[node], "web01/root").is_ok(),
         Step::Grant(node) => bench.grant_with(SCOPE, NODES[node], &[], None).is_ok(),
@@ -277,7 +288,7 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
         let all = block_on(
             bench
                 .state()
-                .tickets(Some(SCOPE), None, &PageQuery::default()),
+                .tickets(Some(SCOPE), None, &PageQuery::default(), |_| true),
         );
         let all = all.expect("a page").tickets;
         let runs =

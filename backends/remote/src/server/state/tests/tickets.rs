@@ -329,24 +329,49 @@ fn tickets_are_named_by_id_or_scope_and_listed_in_pages() {
     let second = bench.begin("web01", "y", "z").expect("begun");
     bench.grant("web02", "y");
     let third = bench.begin("web02", "y", "z").expect("begun");
-    let named = |id: Option<&Ticket>, scope: Option<&str>| {
+    let named = |id: Option<&Ticket>, [scope, from, to]: [&str; 3]| {
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let id = id.map(|ticket| ticket.id.clone());
-        let scope = scope.map(str::to_owned);
-        block_on(bench.state().ticket(&EndRequest { id, scope })).map(|ticket| ticket.id)
+        let (scope, from, to) = (text(scope), text(from), text(to));
+        let request = EndRequest {
+            id,
+            scope,
+            from,
+            to,
+        };
+        block_on(bench.state().ticket(&request)).map(|ticket| ticket.id)
     };
-    assert_eq!(named(Some(&first), None).expect("found"), first.id);
-    assert_eq!(named(None, Some("web01")).expect("the latest"), second.id);
-    assert_eq!(named(Some(&third), Some("web02")).expect("both"), third.id);
+    let none = ["", "", ""];
+    assert_eq!(named(Some(&first), none).expect("found"), first.id);
     assert_eq!(
-        kind(named(Some(&third), Some("web01"))),
+        named(None, ["web01", "y", "z"]).expect("the latest"),
+        second.id
+    );
+    assert_eq!(
+        named(Some(&third), ["web02", "", "z"]).expect("both"),
+        third.id
+    );
+    for wrong in [["web01", "y", "x"], ["web01", "x", "z"]] {
+        assert_eq!(kind(named(None, wrong)), ErrorKind::Conflict, "{wrong:?}");
+        let wrong = ["", wrong[1], wrong[2]];
+        assert_eq!(kind(named(Some(&second), wrong)), ErrorKind::Conflict);
+    }
+    assert_eq!(
+        kind(named(Some(&third), ["web01", "", ""])),
         ErrorKind::NotFound
     );
-    assert_eq!(kind(named(None, Some("web09"))), ErrorKind::NotFound);
-    assert_eq!(kind(named(None, None)), ErrorKind::InvalidReference);
+    assert_eq!(kind(named(None, ["web09", "y", "z"])), ErrorKind::NotFound);
+    for part in [none, ["web01", "", ""], ["web01", "y", ""], ["", "y", "z"]] {
+        assert_eq!(
+            kind(named(None, part)),
+            ErrorKind::InvalidReference,
+            "{part:?}"
+        );
+    }
 
     let list = |scope, state, limit, after| {
         let query = PageQuery { limit, after };
-        let page = block_on(bench.state().tickets(scope, state, &query)).expect("a page");
+        let page = block_on(bench.state().tickets(scope, state, &query, |_| true)).expect("a page");
         let ids: Vec<String> = page.tickets.into_iter().map(|ticket| ticket.id).collect();
         (ids, page.next)
     };
@@ -371,6 +396,85 @@ fn tickets_are_named_by_id_or_scope_and_listed_in_pages() {
         limit: None,
         after: Some("x".into()),
     };
-    let refused = block_on(bench.state().tickets(None, None, &query));
+    let refused = block_on(bench.state().tickets(None, None, &query, |_| true));
     assert_eq!(kind(refused), ErrorKind::InvalidReference);
+}
+
+/// A commit that was meant for a migration which ended, and another has begun since.
+#[test]
+fn a_commit_by_scope_ends_no_other_migration() {
+    let (bench, first) = migrating();
+    bench.abort(&first).expect("aborted");
+    bench.begin("web01", "y", "w").expect("begun");
+    let meant = EndRequest {
+        id: None,
+        scope: Some("web01".into()),
+        from: Some("y".into()),
+        to: Some("z".into()),
+    };
+    let refused = block_on(bench.state().commit(&meant));
+    assert_eq!(kind(refused), ErrorKind::Conflict);
+    assert_eq!(
+        kind(block_on(bench.state().abort(&meant))),
+        ErrorKind::Conflict
+    );
+    assert!(bench.reads("y", "web01/root") && bench.reads("w", "web01/root"));
+    let right = EndRequest {
+        to: Some("w".into()),
+        ..meant
+    };
+    block_on(bench.state().commit(&right)).expect("the control");
+    assert!(!bench.reads("y", "web01/root") && bench.reads("w", "web01/root"));
+}
+
+#[test]
+fn what_ended_is_told_until_it_was() {
+    let (mut bench, ticket) = migrating();
+    bench
+        .grant_with("web02", "y", &[], bench.at(60))
+        .expect("granted");
+    bench.pass(3600);
+    block_on(bench.state().flush()).expect("swept");
+    let first = notices(&bench);
+    let ended: Vec<(&str, &str)> = first
+        .iter()
+        .map(|ended| match ended {
+            Ended::Ticket(ticket) => ("ticket", ticket.id.as_str()),
+            Ended::Grant(grant) => ("grant", grant.scope.as_str()),
+        })
+        .collect();
+    assert_eq!(ended.len(), 2, "{ended:?}");
+    assert!(ended.contains(&("ticket", ticket.id.as_str())) && ended.contains(&("grant", "web02")));
+    // The audit could not be written: asked again, before and after a start.
+    assert_eq!(notices(&bench), first);
+    bench.reopen();
+    assert_eq!(notices(&bench).len(), 2);
+    assert_eq!(bench.expire().len(), 1, "the ticket, and told now");
+    assert!(notices(&bench).is_empty());
+    bench.reopen();
+    assert!(notices(&bench).is_empty(), "once is enough");
+}
+
+/// Whoever looks makes the disk do nothing: the file and its log stay as they are.
+#[test]
+fn looking_writes_nothing() {
+    let (bench, ticket) = migrating();
+    let sizes = || {
+        ["service.db", "service.db-wal"].map(|name| {
+            let file = std::fs::read(bench.folder.path().join(name)).expect("read");
+            (file.len(), file)
+        })
+    };
+    // Were anything written down, the time would be.
+    bench.pass(1);
+    let before = sizes();
+    let page = PageQuery::default();
+    for _ in 0..10 {
+        block_on(bench.state().ticket(&by_id(&ticket))).expect("known");
+        block_on(bench.state().tickets(None, None, &page, |_| true)).expect("a page");
+        block_on(bench.state().nodes(&page)).expect("a page");
+    }
+    assert!(sizes() == before, "something was written");
+    block_on(bench.state().flush()).expect("flushed");
+    assert!(sizes() != before, "the control");
 }

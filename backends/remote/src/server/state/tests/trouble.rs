@@ -184,3 +184,57 @@ fn what_is_no_state_or_a_newer_one_is_refused() {
         ErrorKind::InvalidConfig
     );
 }
+
+#[test]
+fn a_change_that_panics_is_taken_back_and_others_go_on() {
+    let bench = Bench::new();
+    bench.grant("web01", "y");
+    let broken = block_on(bench.state().change(|work| -> Result<()> {
+        work.next_epoch();
+        super::super::grants::take(work, "web01", "y")?;
+        panic!("on purpose")
+    }));
+    assert_eq!(kind(broken), ErrorKind::Internal);
+    assert!(bench.reads("y", "web01/root"));
+    assert_eq!(bench.grant("web02", "y").epoch, 2, "it took no epoch");
+    let looked = block_on(
+        bench
+            .state()
+            .look(|_| -> Result<()> { panic!("on purpose") }),
+    );
+    assert_eq!(kind(looked), ErrorKind::Unavailable);
+    bench.grant("web03", "y");
+}
+
+#[test]
+fn without_its_thread_nothing_is_permitted_or_changed() {
+    struct Bomb;
+    impl writer::Job for Bomb {
+        fn run(&mut self, _: &mut Work<'_>) -> bool {
+            false
+        }
+        fn answer(self: Box<Self>, _: Option<&Error>) {
+            panic!("on purpose");
+        }
+    }
+    let bench = Bench::new();
+    bench.grant("web01", "y");
+    let permit = bench.state().may_read("y", &reference("web01/root"));
+    let permit = permit.expect("the control");
+    let sent = bench.state().commands.send(Command::Change(Box::new(Bomb)));
+    assert!(sent.is_ok());
+    let begun = Instant::now();
+    while bench.reads("y", "web01/root") {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it reads on");
+        std::thread::yield_now();
+    }
+    assert!(!bench.state().still_holds(&permit));
+    assert!(!bench.reads("y", "@host.y/tpm"));
+    let refused = bench.grant_with("web02", "y", &[], None);
+    assert_eq!(kind(refused), ErrorKind::Unavailable);
+    let page = PageQuery::default();
+    assert_eq!(
+        kind(block_on(bench.state().nodes(&page))),
+        ErrorKind::Unavailable
+    );
+}
