@@ -421,9 +421,13 @@ async fn a_store_that_hangs_delays_no_revocation() {
     let hanging = futures_util::future::join_all(hanging);
     let revoked = async {
         let full = async {
-            while site.store.hanging.load(std::sync::atomic::Ordering::SeqCst) < 200 {
+            // As many have begun as are under way at once; fewer are with the store, one for each
+            // lock of secrets.
+            let begun = |line: &&str| line.contains("/hang-") && line.contains("\"begin\"");
+            while site.audit().lines().filter(begun).count() < 256 {
                 tokio::task::yield_now().await;
             }
+            assert!(site.store.hanging.load(std::sync::atomic::Ordering::SeqCst) > 0);
         };
         tokio::time::timeout(Duration::from_secs(20), full)
             .await
