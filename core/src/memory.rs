@@ -245,7 +245,7 @@ fn needed_to_get(options: &GetOptions) -> Capability {
 }
 
 /// What writing with `options` needs, whether the value is given or generated.
-fn needed_to_put(options: &PutOptions) -> Capability {
+pub(crate) fn needed_to_put(options: &PutOptions) -> Capability {
     let mut wanted = match options.mode {
         PutMode::Create => Capability::CREATE,
         PutMode::Overwrite => Capability::WRITE,

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use super::{Resolver, group};
+use crate::memory::needed_to_put;
 use crate::policy::{Route, Target};
 use crate::store::{
     Capabilities, Capability, DeleteOptions, Descriptor, GetOptions, ListOptions, Metadata, Page,
@@ -63,6 +64,17 @@ impl Routed {
             target.field = Some(field.clone());
         }
         Ok(target)
+    }
+
+    /// That a value is no longer than the whole says, where one route would take more than another.
+    /// What cannot be written at all is for the store to say.
+    async fn fits(&self, len: usize, options: &PutOptions) -> Result<()> {
+        let whole = self.capabilities().await?;
+        if len > whole.max_value && whole.has(needed_to_put(options)) {
+            let rule = format!("a value has {} bytes at most here", whole.max_value);
+            return Err(Error::new(ErrorKind::TooLarge, rule));
+        }
+        Ok(())
     }
 
     /// The stores that routes lead to first, each with the routes that do.
@@ -156,6 +168,7 @@ impl SecretStore for Routed {
         options: &PutOptions,
     ) -> Result<Metadata> {
         let target = self.target(path, None, options.field.as_ref())?;
+        self.fits(value.len(), options).await?;
         self.resolver
             .write(&target, value, options.clone())
             .await
@@ -169,6 +182,7 @@ impl SecretStore for Routed {
         options: &PutOptions,
     ) -> Result<Metadata> {
         let target = self.target(path, None, options.field.as_ref())?;
+        self.fits(recipe.length(), options).await?;
         self.resolver
             .make(&target, recipe, options.clone())
             .await
