@@ -209,6 +209,9 @@ fn print(ticket: &Ticket, common: &Common) -> Outcome {
         TicketState::Undecided => format!("{from} and {to} can read {scope} until one is chosen"),
         TicketState::Committed => format!("{to} alone can read {scope}"),
         TicketState::Aborted | TicketState::Expired => format!("{from} alone can read {scope}"),
+        TicketState::Unknown => {
+            "a newer service has a word for it that this version lacks".to_owned()
+        }
     };
     output::words(format_args!("migration {id} is {}: {what}", state.name()));
     if *state == TicketState::Open {

@@ -76,8 +76,8 @@ impl Pool {
 
     /// Makes an attempt at one server, and where that cannot be reached, at the others.
     ///
-    /// `repeatable` says that doing it twice is as good as once: then it is also tried elsewhere
-    /// when an answer was lost.
+    /// What is safe to repeat is also tried elsewhere when an answer was lost, or the server says
+    /// that it cannot serve now.
     ///
     /// # Errors
     /// The attempt's own; `Timeout` past the deadline or 30 seconds; `InvalidConfig` where the
@@ -85,7 +85,7 @@ impl Pool {
     pub(super) async fn run<T, F, A>(
         &self,
         request: &Request,
-        repeatable: bool,
+        repeat: Repeat<'_>,
         attempt: F,
     ) -> Result<T>
     where
@@ -94,6 +94,7 @@ impl Pool {
     {
         let limit = Instant::now() + LIMIT;
         let until = request.deadline.map_or(limit, |end| end.min(limit));
+        let repeatable = matches!(repeat, Repeat::Safe);
         let mut course = Course::default();
         loop {
             let chosen = tokio::time::timeout_at(until.into(), self.next(&course.tried)).await;
@@ -141,7 +142,7 @@ impl Pool {
                 }
                 Next::IfRepeatable if !repeatable => {
                     self.failed(index);
-                    return Err(failure.error);
+                    return Err(repeat.told(failure.error));
                 }
                 Next::Always | Next::IfRepeatable => self.failed(index),
             }
@@ -298,7 +299,40 @@ fn late(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Timeout, what)
 }
 
-/// The error of a service none of whose servers could be asked.
+/// Whether a request can be sent again where nobody knows what came of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Repeat<'a> {
+    /// Twice is as good as once, whatever others do in between.
+    Safe,
+    /// It would undo what somebody else has done in between. A command shows how things stand.
+    Never { shown_by: &'a str },
+}
+
+impl Repeat<'_> {
+    /// The error of a request that is not sent again, with what that leaves open.
+    fn told(self, error: Error) -> Error {
+        let Self::Never { shown_by } = self else {
+            return error;
+        };
+        if !matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable) {
+            return error;
+        }
+        let message = format!(
+            "{}; whether it was carried out is not known",
+            error.message()
+        );
+        let open = Error::new(error.kind(), message).with_advice(format!(
+            "see how things stand before it is tried again: {shown_by}"
+        ));
+        let open = match error.retry_after() {
+            Some(wait) => open.with_retry_after(wait),
+            None => open,
+        };
+        open.with_source(error)
+    }
+}
+
+/// The error of a service none of whose servers could serve.
 fn together(mut errors: Vec<Error>) -> Error {
     let Some(last) = errors.pop() else {
         return Error::new(ErrorKind::Internal, "a key service without servers");
@@ -313,12 +347,16 @@ fn together(mut errors: Vec<Error>) -> Error {
     let kind = kinds.find(|kind| kind.is_transient()).unwrap_or(last_kind);
     let told: Vec<&str> = errors.iter().map(Error::message).collect();
     let message = format!(
-        "none of {} servers could be asked: {}",
+        "none of {} servers could serve: {}",
         errors.len(),
         told.join("; ")
     );
     let advice = errors.iter().find_map(Error::advice).map(str::to_owned);
     let error = Error::new(kind, message);
+    let error = match errors.iter().filter_map(Error::retry_after).min() {
+        Some(wait) => error.with_retry_after(wait),
+        None => error,
+    };
     let error = match advice {
         Some(advice) => error.with_advice(advice),
         None => error,

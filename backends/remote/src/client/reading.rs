@@ -8,7 +8,8 @@ use keyhaul_core::{Error, ErrorKind, Request, Result, Secret, random};
 
 use super::RemoteStore;
 use super::call::Call;
-use super::wire::{Failure, Link};
+use super::pool::Repeat;
+use super::wire::{Answered, Failure, Link, passes, told};
 use crate::protocol::seal::{Binding, Purpose, Receiver, Recipient};
 use crate::protocol::{Outcome, ReadAnswer, ReadItem, ReadRequest, SealedValue, limit, path};
 
@@ -43,10 +44,15 @@ impl RemoteStore {
         let (call, body, recipient) = (&call, &body, &recipient);
         self.0
             .pool
-            .run(request, true, |link, until| async move {
-                let answer: ReadAnswer = link.send(call, until).await?;
-                self.opened(&link, recipient, body, answer)
-                    .map_err(Failure::never)
+            .run(request, Repeat::Safe, |link, until| async move {
+                let answer = link.exchange(call, until).await?;
+                let items = self
+                    .opened(&link, recipient, body, answer)
+                    .map_err(Failure::never)?;
+                match self.cannot_serve(&items) {
+                    Some(error) => Err(Failure::said(error)),
+                    None => Ok(items),
+                }
             })
             .await
     }
@@ -56,8 +62,9 @@ impl RemoteStore {
         link: &Link,
         recipient: &Recipient,
         asked: &ReadRequest,
-        answer: ReadAnswer,
+        answer: Answered<ReadAnswer>,
     ) -> Result<Vec<Result<Secret>>> {
+        let Answered { body: answer, id } = answer;
         if answer.items.len() != asked.items.len() {
             return Err(link.foreign("more or fewer answers than were asked for"));
         }
@@ -77,10 +84,21 @@ impl RemoteStore {
         };
         let pairs = asked.items.iter().zip(answer.items).enumerate();
         let opened = pairs.map(|(index, (item, outcome))| match outcome {
-            Outcome::Problem { problem } => Err(problem.error()),
+            Outcome::Problem { problem } => Err(told(problem, id.as_deref())),
             Outcome::Done(sealed) => open(index, item, sealed),
         });
         Ok(opened.collect())
+    }
+
+    /// What to say of a server that has nothing of what it was asked for, since its store cannot
+    /// serve now: another may. One word of any other kind is a decision, and stands.
+    pub(super) fn cannot_serve<T>(&self, items: &[Result<T>]) -> Option<Error> {
+        let all = |item: &Result<T>| item.as_ref().is_err_and(passes);
+        if !self.0.pool.has_others() || !items.iter().all(all) {
+            return None;
+        }
+        let mut errors = items.iter().filter_map(|item| item.as_ref().err());
+        errors.next().map(Error::duplicate)
     }
 
     /// Reads `items` in as few requests as they need: what had no room among many is asked for among

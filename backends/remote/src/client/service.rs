@@ -3,14 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use keyhaul_core::{Descriptor, Request, Result, StoreConfig};
+use keyhaul_core::{Descriptor, Operation, Request, Result, StoreConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::RemoteStore;
 use super::call::Call;
 use super::config::Settings;
-use super::pool::Pool;
+use super::pool::{Pool, Repeat};
 use super::wire::Failure;
 use crate::protocol::{
     AuditAnswer, BeginRequest, DeleteAnswer, DeleteRequest, EndRequest, Grant, GrantRequest,
@@ -69,12 +69,14 @@ impl Service {
 
     /// Grants a scope to a node. The same again changes nothing.
     pub async fn grant(&self, body: &GrantRequest, request: &Request) -> Result<Grant> {
-        self.tell(path::GRANTS, body, request, true).await
+        let shown_by = format!("keyhaul grants --scope {}", body.scope);
+        self.tell(path::GRANTS, body, request, never(&shown_by))
+            .await
     }
 
     /// Takes a grant away, from the next request of the node on.
     pub async fn revoke(&self, body: &RevokeRequest, request: &Request) -> Result<RevokeAnswer> {
-        self.tell(path::REVOKE, body, request, true).await
+        self.tell(path::REVOKE, body, request, Repeat::Safe).await
     }
 
     /// Grants, of a scope, of a node, of both or all.
@@ -105,17 +107,34 @@ impl Service {
 
     /// Begins a migration. Beginning the same again gives the same ticket.
     pub async fn begin(&self, body: &BeginRequest, request: &Request) -> Result<Ticket> {
-        self.tell(path::MIGRATIONS, body, request, true).await
+        let shown_by = format!("keyhaul migrate list --scope {}", body.scope);
+        self.tell(path::MIGRATIONS, body, request, never(&shown_by))
+            .await
     }
 
     /// Ends a migration at its target.
     pub async fn commit(&self, body: &EndRequest, request: &Request) -> Result<Ticket> {
-        self.tell(path::COMMIT, body, request, true).await
+        self.end(path::COMMIT, body, request).await
     }
 
     /// Ends a migration at its source.
     pub async fn abort(&self, body: &EndRequest, request: &Request) -> Result<Ticket> {
-        self.tell(path::ABORT, body, request, true).await
+        self.end(path::ABORT, body, request).await
+    }
+
+    /// What names its migration so that no other is meant can be said again.
+    async fn end(
+        &self,
+        path: &'static str,
+        body: &EndRequest,
+        request: &Request,
+    ) -> Result<Ticket> {
+        let repeat = if body.id.is_some() || body.from.is_some() && body.to.is_some() {
+            Repeat::Safe
+        } else {
+            never("keyhaul migrate list")
+        };
+        self.tell(path, body, request, repeat).await
     }
 
     /// Migrations, of a scope, in a state, or all.
@@ -135,14 +154,16 @@ impl Service {
     /// Takes everything from a node, and says what it has fetched.
     pub async fn quarantine(&self, node: &str, request: &Request) -> Result<QuarantineAnswer> {
         let node = node.to_owned();
-        self.tell(path::QUARANTINE, &NodeRequest { node }, request, true)
+        let body = NodeRequest { node };
+        self.tell(path::QUARANTINE, &body, request, Repeat::Safe)
             .await
     }
 
     /// Lets a node be granted again.
     pub async fn release(&self, node: &str, request: &Request) -> Result<Node> {
         let node = node.to_owned();
-        self.tell(path::RELEASE, &NodeRequest { node }, request, true)
+        let body = NodeRequest { node };
+        self.tell(path::RELEASE, &body, request, never("keyhaul node list"))
             .await
     }
 
@@ -153,12 +174,20 @@ impl Service {
 
     /// Deletes a secret, and says until when it can be brought back.
     pub async fn delete(&self, body: &DeleteRequest, request: &Request) -> Result<DeleteAnswer> {
-        self.tell(path::DELETE, body, request, true).await
+        let shown_by = format!("keyhaul stat {}", body.secret);
+        let told = self.tell(path::DELETE, body, request, never(&shown_by));
+        told.await.map_err(|error| {
+            error
+                .with_operation(Operation::Delete)
+                .with_path(&body.secret)
+        })
     }
 
     /// Brings a deleted secret back.
     pub async fn restore(&self, body: &RestoreRequest, request: &Request) -> Result<Stat> {
-        self.tell(path::RESTORE, body, request, false).await
+        let shown_by = format!("keyhaul stat {}", body.secret);
+        self.tell(path::RESTORE, body, request, never(&shown_by))
+            .await
     }
 
     /// The audit's records after the one of that number, the oldest first.
@@ -181,20 +210,17 @@ impl Service {
         path: &'static str,
         body: &impl Serialize,
         request: &Request,
-        repeatable: bool,
+        repeat: Repeat<'_>,
     ) -> Result<T> {
-        send(
-            &self.pool,
-            &Call::post(path, body, request)?,
-            request,
-            repeatable,
-        )
-        .await
+        let call = Call::post(path, body, request)?;
+        let answer = send(&self.pool, &call, request, repeat).await;
+        answer.map_err(|error| error.with_store(&self.descriptor.name))
     }
 
     async fn ask<T: DeserializeOwned + Send>(&self, call: Call<'_>) -> Result<T> {
         let request = call.request();
-        send(&self.pool, &call, request, true).await
+        let answer = send(&self.pool, &call, request, Repeat::Safe).await;
+        answer.map_err(|error| error.with_store(&self.descriptor.name))
     }
 }
 
@@ -212,14 +238,19 @@ impl Paging {
     }
 }
 
+/// A request that is not sent again, and what shows how things stand.
+fn never(shown_by: &str) -> Repeat<'_> {
+    Repeat::Never { shown_by }
+}
+
 /// Sends a request whose answer does not depend on which server is asked.
 pub(super) async fn send<T: DeserializeOwned + Send>(
     pool: &Pool,
     call: &Call<'_>,
     request: &Request,
-    repeatable: bool,
+    repeat: Repeat<'_>,
 ) -> Result<T> {
-    pool.run(request, repeatable, |link, until| async move {
+    pool.run(request, repeat, |link, until| async move {
         let answer: Result<T, Failure> = link.send(call, until).await;
         answer
     })

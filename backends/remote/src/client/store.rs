@@ -14,10 +14,10 @@ use keyhaul_core::{
 
 use super::Service;
 use super::call::Call;
-use super::pool::Pool;
+use super::pool::{Pool, Repeat};
 use super::reading::Sealing;
 use super::service::send;
-use super::wire;
+use super::wire::{self, Answered, Failure, told};
 use crate::protocol::{
     AlphabetBody, DeleteAnswer, DeleteRequest, GenerateRequest, ListAnswer, Mode, Outcome,
     ReadItem, ServiceAnswer, Stat, StatAnswer, StatRequest, limit, path,
@@ -55,7 +55,7 @@ impl RemoteStore {
 
     pub(super) async fn service(&self, request: &Request) -> Result<ServiceAnswer> {
         let call = Call::get(path::SERVICE, request);
-        send(&self.0.pool, &call, request, true).await
+        send(&self.0.pool, &call, request, Repeat::Safe).await
     }
 }
 
@@ -102,15 +102,22 @@ impl SecretStore for RemoteStore {
     async fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {
         let items = vec![item(path, options)?];
         let call = Call::post(path::STAT, &StatRequest { items }, &options.request)?;
-        let answer: StatAnswer = send(&self.0.pool, &call, &options.request, true).await?;
-        match answer.items.into_iter().next() {
-            Some(Outcome::Done(Stat { metadata })) => metadata.metadata(),
-            Some(Outcome::Problem { problem }) => Err(problem.error()),
-            None => Err(Error::new(
-                ErrorKind::Corrupt,
-                "the key service gave no answer to an item",
-            )),
-        }
+        let call = &call;
+        self.0
+            .pool
+            .run(&options.request, Repeat::Safe, |link, until| async move {
+                let Answered { body, id } = link.exchange::<StatAnswer>(call, until).await?;
+                match body.items.into_iter().next() {
+                    Some(Outcome::Done(Stat { metadata })) => {
+                        metadata.metadata().map_err(Failure::never)
+                    }
+                    Some(Outcome::Problem { problem }) => {
+                        Err(Failure::said(told(problem, id.as_deref())))
+                    }
+                    None => Err(Failure::never(link.foreign("no answer to an item"))),
+                }
+            })
+            .await
     }
 
     async fn put(
@@ -123,11 +130,17 @@ impl SecretStore for RemoteStore {
         if value.len() > limit::VALUE {
             return Err(self.too_large(options).await);
         }
-        let (subject, repeatable) = (subject.as_str(), self.is_repeatable(options).await?);
+        let (subject, shown_by) = (subject.as_str(), format!("keyhaul stat {subject}"));
+        let repeat = match self.is_repeatable(options).await? {
+            true => Repeat::Safe,
+            false => Repeat::Never {
+                shown_by: &shown_by,
+            },
+        };
         let stat = self
             .0
             .pool
-            .run(&options.request, repeatable, |link, until| async move {
+            .run(&options.request, repeat, |link, until| async move {
                 self.write(&link, subject, value, options, until).await
             })
             .await?;
@@ -156,8 +169,14 @@ impl SecretStore for RemoteStore {
         };
         let call =
             Call::post(path::GENERATE, &body, &options.request)?.idempotency(options.idempotency);
-        let repeatable = self.is_repeatable(options).await?;
-        let stat: Stat = send(&self.0.pool, &call, &options.request, repeatable).await?;
+        let shown_by = format!("keyhaul stat {}", body.secret);
+        let repeat = match self.is_repeatable(options).await? {
+            true => Repeat::Safe,
+            false => Repeat::Never {
+                shown_by: &shown_by,
+            },
+        };
+        let stat: Stat = send(&self.0.pool, &call, &options.request, repeat).await?;
         stat.metadata.metadata()
     }
 
@@ -168,7 +187,11 @@ impl SecretStore for RemoteStore {
             force: options.force,
         };
         let call = Call::post(path::DELETE, &body, &options.request)?;
-        let _: DeleteAnswer = send(&self.0.pool, &call, &options.request, true).await?;
+        let shown_by = format!("keyhaul stat {}", body.secret);
+        let repeat = Repeat::Never {
+            shown_by: &shown_by,
+        };
+        let _: DeleteAnswer = send(&self.0.pool, &call, &options.request, repeat).await?;
         Ok(())
     }
 
@@ -184,7 +207,7 @@ impl SecretStore for RemoteStore {
             .query("shallow", options.shallow.then_some("true"))
             .query("limit", most.as_deref())
             .query("after", options.after.as_deref());
-        let answer: ListAnswer = send(&self.0.pool, &call, &options.request, true).await?;
+        let answer: ListAnswer = send(&self.0.pool, &call, &options.request, Repeat::Safe).await?;
         Ok(Page::new(
             paths(answer.secrets)?,
             paths(answer.folders)?,

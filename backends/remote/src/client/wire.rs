@@ -44,6 +44,13 @@ pub(super) struct Writing {
     pub(super) sender: seal::Sender,
 }
 
+/// An answer of the kind that was asked for.
+pub(super) struct Answered<T> {
+    pub(super) body: T,
+    /// What the server calls the request.
+    pub(super) id: Option<String>,
+}
+
 /// Why a request got no answer of the kind that was asked for.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -107,6 +114,16 @@ impl Link {
         call: &Call<'_>,
         until: Instant,
     ) -> Result<T, Failure> {
+        let answered: Answered<T> = self.exchange(call, until).await?;
+        Ok(answered.body)
+    }
+
+    /// As [`send`](Self::send), with the id that the server knows the request by.
+    pub(super) async fn exchange<T: DeserializeOwned>(
+        &self,
+        call: &Call<'_>,
+        until: Instant,
+    ) -> Result<Answered<T>, Failure> {
         let url = self.address.join(call.path, call.query.as_deref());
         let headers = call.headers(until).map_err(Failure::never)?;
         let mut request = self.http.request(call.method.clone(), url).headers(headers);
@@ -120,10 +137,12 @@ impl Link {
         self.answered.store(true, Ordering::Release);
         let status = response.status();
         let patience = retry_after(response.headers());
+        let id = answered_as(response.headers());
         let kind = media_type(response.headers());
         let body = self.read(response).await?;
         match kind.as_deref() {
             Some("application/json") if status.is_success() => serde_json::from_slice(&body)
+                .map(|body| Answered { body, id })
                 // The parser's words could be the answer's.
                 .map_err(|_| {
                     Failure::never(self.foreign("an answer that is none of this protocol"))
@@ -132,7 +151,13 @@ impl Link {
                 let problem: Problem = serde_json::from_slice(&body).map_err(|_| {
                     Failure::never(self.foreign("a failure that is none of this protocol"))
                 })?;
-                Err(Failure::never(told(problem, patience)))
+                let mut error = told(problem, id.as_deref());
+                if let Some(wait) = patience
+                    && error.retry_after().is_none()
+                {
+                    error = error.with_retry_after(wait);
+                }
+                Err(Failure::said(error))
             }
             _ if status.is_server_error() => {
                 let message = format!(
@@ -260,6 +285,25 @@ impl std::fmt::Debug for Link {
 }
 
 impl Failure {
+    /// What a server says of a request. One that cannot serve now, since its store is down, has
+    /// decided nothing; any other word is the service's.
+    pub(super) fn said(error: Error) -> Self {
+        let next = if passes(&error) {
+            Next::IfRepeatable
+        } else {
+            Next::Never
+        };
+        Self { error, next }
+    }
+
+    /// As the failure of a question before the request itself: of that nobody has seen anything.
+    pub(super) fn beforehand(mut self) -> Self {
+        if self.next == Next::IfRepeatable {
+            self.next = Next::Always;
+        }
+        self
+    }
+
     pub(super) fn never(error: Error) -> Self {
         Self {
             error,
@@ -285,21 +329,26 @@ pub(super) fn capabilities(answer: &ServiceAnswer) -> Capability {
     answer.can.iter().filter_map(named).collect()
 }
 
-/// The error that a problem stands for, with the patience of its header where it names none.
-fn told(problem: Problem, patience: Option<Duration>) -> Error {
-    let request = problem.request.clone();
-    let mut error = problem.error();
-    if let Some(wait) = patience
-        && error.retry_after().is_none()
-    {
-        error = error.with_retry_after(wait);
+/// Whether a server says no more than that it cannot serve now.
+pub(super) fn passes(error: &Error) -> bool {
+    use ErrorKind::{RateLimited, Timeout, Unavailable};
+    matches!(error.kind(), RateLimited | Timeout | Unavailable)
+}
+
+/// The error that a problem stands for, with the request's id: its own, or the answer's. The id
+/// stands underneath, where no advice takes its place.
+pub(super) fn told(problem: Problem, answer: Option<&str>) -> Error {
+    let own = problem.request.clone().filter(|id| is_id(id));
+    let error = problem.error();
+    match own.as_deref().or(answer) {
+        Some(id) => error.with_source(format!("the service's audit has more under request {id}")),
+        None => error,
     }
-    match request {
-        Some(id) if is_id(&id) => {
-            error.with_advice(format!("the service's audit has more under request {id}"))
-        }
-        _ => error,
-    }
+}
+
+fn answered_as(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(protocol::header::REQUEST_ID)?.to_str().ok()?;
+    is_id(id).then(|| id.to_owned())
 }
 
 fn media_type(headers: &HeaderMap) -> Option<String> {

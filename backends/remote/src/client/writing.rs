@@ -61,7 +61,8 @@ impl RemoteStore {
         until: Instant,
     ) -> Result<Stat, Failure> {
         let request = &options.request;
-        let writing = link.writing(request, until).await?;
+        let writing = link.writing(request, until).await;
+        let writing = writing.map_err(Failure::beforehand)?;
         let failure = match self
             .write_to(link, &writing, subject, value, options, until)
             .await
@@ -70,12 +71,13 @@ impl RemoteStore {
             other => return other,
         };
         // About the key, or about the version: the server's key tells.
-        match link.rewriting(&writing, request, until).await? {
-            Some(writing) => {
+        match link.rewriting(&writing, request, until).await {
+            Ok(Some(writing)) => {
                 self.write_to(link, &writing, subject, value, options, until)
                     .await
             }
-            None => Err(failure),
+            // Where it cannot be had, what was said before is all that is known.
+            Ok(None) | Err(_) => Err(failure),
         }
     }
 

@@ -11,19 +11,30 @@ use serde::{Deserialize, Serialize};
 
 use super::Problem;
 
-/// Declares bodies that are equal, printable and strict: a key that nobody knows is refused.
+/// Declares bodies that are equal and printable. Requests are strict: a key that nobody knows is
+/// refused, since it may ask for what is not done. Answers are not: a newer server may say more.
 macro_rules! bodies {
-    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {
-        $($(#[$doc])*
+    () => {};
+    ($(#[$doc:meta])* request $name:ident $fields:tt $($rest:tt)*) => {
+        bodies! { @body [$(#[$doc])* #[serde(deny_unknown_fields)]] $name $fields }
+        bodies! { $($rest)* }
+    };
+    ($(#[$doc:meta])* answer $name:ident $fields:tt $($rest:tt)*) => {
+        bodies! { @body [$(#[$doc])*] $name $fields }
+        bodies! { $($rest)* }
+    };
+    (@body [$(#[$meta:meta])*] $name:ident {
+        $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
+    }) => {
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* })*
+        $(#[$meta])*
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
     };
 }
 
 bodies! {
     /// Asks for values.
-    ReadRequest {
+    request ReadRequest {
         /// The asking process' public key, X25519, in base64.
         key: String,
         /// 16 fresh random bytes in base64: what answers this request answers no other.
@@ -32,7 +43,7 @@ bodies! {
         items: Vec<ReadItem>,
     }
     /// One secret that is asked for.
-    ReadItem {
+    request ReadItem {
         /// `SCOPE/NAME`.
         secret: String,
         /// A version other than the current one.
@@ -46,7 +57,7 @@ bodies! {
         expired: bool,
     }
     /// Values, in the order they were asked for.
-    ReadAnswer {
+    answer ReadAnswer {
         /// The seal's encapsulated key, in base64.
         enc: String,
         /// What makes the key of this answer, 16 bytes in base64.
@@ -55,29 +66,29 @@ bodies! {
         items: Vec<Outcome<SealedValue>>,
     }
     /// A value, sealed.
-    SealedValue {
+    answer SealedValue {
         /// The ciphertext with its tag, in base64.
         value: String,
         /// What is known of it.
         metadata: MetadataBody,
     }
     /// Asks for metadata. About many at once, like [`ReadRequest`].
-    StatRequest {
+    request StatRequest {
         /// What is asked about.
         items: Vec<ReadItem>,
     }
     /// Metadata, in order.
-    StatAnswer {
+    answer StatAnswer {
         /// An outcome for each item.
         items: Vec<Outcome<Stat>>,
     }
     /// What is known of one secret.
-    Stat {
+    answer Stat {
         /// It.
         metadata: MetadataBody,
     }
     /// Metadata as it travels.
-    MetadataBody {
+    answer MetadataBody {
         /// The version.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<String>,
@@ -95,7 +106,7 @@ bodies! {
         lease: Option<LeaseBody>,
     }
     /// A lease as it travels.
-    LeaseBody {
+    answer LeaseBody {
         /// Its name at the store.
         id: String,
         /// How long it lasts, in seconds.
@@ -104,7 +115,7 @@ bodies! {
         renewable: bool,
     }
     /// Writes a value.
-    WriteRequest {
+    request WriteRequest {
         /// `SCOPE/NAME`.
         secret: String,
         /// The server's key that the value is sealed to, as [`ServiceAnswer::key`].
@@ -132,7 +143,7 @@ bodies! {
         expires: Option<Timestamp>,
     }
     /// Has a value made.
-    GenerateRequest {
+    request GenerateRequest {
         /// `SCOPE/NAME`.
         secret: String,
         /// What it is made of.
@@ -159,7 +170,7 @@ bodies! {
         force: bool,
     }
     /// Deletes a secret.
-    DeleteRequest {
+    request DeleteRequest {
         /// `SCOPE/NAME`.
         secret: String,
         /// Only where this is the current version.
@@ -170,18 +181,18 @@ bodies! {
         force: bool,
     }
     /// Brings a deleted secret back.
-    RestoreRequest {
+    request RestoreRequest {
         /// `SCOPE/NAME`.
         secret: String,
     }
     /// What was deleted.
-    DeleteAnswer {
+    answer DeleteAnswer {
         /// Until when it can be brought back; none where it is gone, or was not there.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         restorable_until: Option<Timestamp>,
     }
     /// A page of names.
-    ListAnswer {
+    answer ListAnswer {
         /// Secrets, in byte order.
         secrets: Vec<String>,
         /// Folders, in byte order, of a shallow listing.
@@ -191,7 +202,7 @@ bodies! {
         next: Option<String>,
     }
     /// Grants a scope to a node. The same again changes nothing; other terms replace the old.
-    GrantRequest {
+    request GrantRequest {
         /// The scope.
         scope: String,
         /// The node's name.
@@ -204,7 +215,7 @@ bodies! {
         expires: Option<Timestamp>,
     }
     /// A grant.
-    Grant {
+    answer Grant {
         /// The scope.
         scope: String,
         /// The node's name.
@@ -226,21 +237,21 @@ bodies! {
         migration: Option<String>,
     }
     /// Takes a grant away.
-    RevokeRequest {
+    request RevokeRequest {
         /// The scope.
         scope: String,
         /// The node's name.
         node: String,
     }
     /// What was taken away.
-    RevokeAnswer {
+    answer RevokeAnswer {
         /// Whether there was a grant.
         revoked: bool,
         /// The epoch from which on it is gone.
         epoch: u64,
     }
     /// A page of grants.
-    GrantsAnswer {
+    answer GrantsAnswer {
         /// Grants, by scope and node.
         grants: Vec<Grant>,
         /// Where the next page begins.
@@ -248,7 +259,7 @@ bodies! {
         next: Option<String>,
     }
     /// Begins a migration: the target can read until the ticket ends.
-    BeginRequest {
+    request BeginRequest {
         /// The scope that moves.
         scope: String,
         /// The node it runs on, which holds a grant.
@@ -261,7 +272,7 @@ bodies! {
     }
     /// Ends a migration: names it by its id, or by its scope and both its nodes. What is named has
     /// to match.
-    EndRequest {
+    request EndRequest {
         /// The ticket's id.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
@@ -276,7 +287,7 @@ bodies! {
         to: Option<String>,
     }
     /// A migration.
-    Ticket {
+    answer Ticket {
         /// Its id.
         id: String,
         /// The scope that moves.
@@ -297,7 +308,7 @@ bodies! {
         by: String,
     }
     /// A page of tickets.
-    TicketsAnswer {
+    answer TicketsAnswer {
         /// Tickets, the latest first.
         tickets: Vec<Ticket>,
         /// Where the next page begins.
@@ -305,12 +316,12 @@ bodies! {
         next: Option<String>,
     }
     /// Names a node.
-    NodeRequest {
+    request NodeRequest {
         /// The node's name.
         node: String,
     }
     /// What a quarantine took away, and what has to be rotated.
-    QuarantineAnswer {
+    answer QuarantineAnswer {
         /// The node's name.
         node: String,
         /// Whether the service knew it: it had held a grant, had fetched something, or was
@@ -324,7 +335,7 @@ bodies! {
         tickets: Vec<Ticket>,
     }
     /// What a node has fetched.
-    Fetch {
+    answer Fetch {
         /// `SCOPE/NAME`.
         secret: String,
         /// The version it got last.
@@ -338,7 +349,7 @@ bodies! {
         count: u64,
     }
     /// A node.
-    Node {
+    answer Node {
         /// Its name.
         node: String,
         /// Since when it is quarantined.
@@ -351,7 +362,7 @@ bodies! {
         last_fetch: Option<Timestamp>,
     }
     /// A page of nodes that ever held a grant, or fetched something.
-    NodesAnswer {
+    answer NodesAnswer {
         /// Nodes, by name.
         nodes: Vec<Node>,
         /// Where the next page begins.
@@ -359,7 +370,7 @@ bodies! {
         next: Option<String>,
     }
     /// Who asks, and what the service can do for them.
-    ServiceAnswer {
+    answer ServiceAnswer {
         /// The server's version.
         version: String,
         /// The name that the server knows the caller by.
@@ -381,7 +392,7 @@ bodies! {
         key: String,
     }
     /// Records of the audit.
-    AuditAnswer {
+    answer AuditAnswer {
         /// Records, the oldest first, as they stand in the file.
         records: Vec<serde_json::Value>,
         /// The sequence number to ask for next; none at the end.
@@ -391,7 +402,7 @@ bodies! {
         head: AuditHead,
     }
     /// Where the audit's chain ends.
-    AuditHead {
+    answer AuditHead {
         /// The last record's number.
         sequence: u64,
         /// The last record's hash, SHA-256 in hexadecimal.
@@ -438,6 +449,9 @@ pub enum TicketState {
     Aborted,
     /// Its time ended before the target had fetched anything: it ended at the source.
     Expired,
+    /// A word of a newer server; no server of this version says it.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What may be there already when a secret is written.
@@ -539,6 +553,7 @@ impl TicketState {
             Self::Committed => "committed",
             Self::Aborted => "aborted",
             Self::Expired => "expired",
+            Self::Unknown => "unknown",
         }
     }
 }

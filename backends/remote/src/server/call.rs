@@ -9,6 +9,7 @@ use std::time::Instant;
 use futures_util::FutureExt as _;
 use keyhaul_core::{Error, ErrorKind, IdempotencyId, Reference, Request, Result};
 use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::audit::Entry;
 use super::connection::Connection;
@@ -175,6 +176,21 @@ impl Call {
         json(&result?)
     }
 
+    /// Room for what is limited, in turn and within the caller's patience.
+    ///
+    /// # Errors
+    /// `Timeout`.
+    pub(super) async fn room(&self, rooms: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+        let room = Arc::clone(rooms).acquire_owned();
+        match tokio::time::timeout_at(self.deadline.into(), room).await {
+            Ok(room) => room.map_err(|_| internal("the service ends")),
+            Err(_) => Err(Error::new(
+                ErrorKind::Timeout,
+                "the service has too much under way: the request had no turn in time, and nothing was done",
+            )),
+        }
+    }
+
     /// Has `change` made: recorded before it begins and when it is done, and carried to its end
     /// although the caller may be gone. `note` completes the record.
     ///
@@ -190,8 +206,12 @@ impl Call {
         T: Serialize + Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let room = Arc::clone(&self.shared().changes).acquire_owned().await;
-        let room = room.map_err(|_| internal("the service ends"))?;
+        let rooms = if self.operation.is_of_state() {
+            &self.shared().decisions
+        } else {
+            &self.shared().changes
+        };
+        let room = self.room(rooms).await?;
         let call = Arc::clone(self);
         let task = tokio::spawn(async move {
             let _room = room;

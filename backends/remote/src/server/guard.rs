@@ -32,6 +32,20 @@ macro_rules! operations {
                 match self { $(Self::$name => &[$(Role::$role),*],)* }
             }
 
+            /// Whether it changes grants, migrations or nodes, and asks no store.
+            pub(super) const fn is_of_state(self) -> bool {
+                matches!(
+                    self,
+                    Self::Grant
+                        | Self::Revoke
+                        | Self::Begin
+                        | Self::Commit
+                        | Self::Abort
+                        | Self::Quarantine
+                        | Self::Release
+                )
+            }
+
             /// The operation at a path, which is matched to the byte; or the methods that the path
             /// has, which are none where nothing is there.
             pub(super) fn find(method: &Method, at: &str) -> Result<Self, &'static str> {

@@ -117,6 +117,9 @@ async fn answer(
         idempotency: idempotency(&parts.headers)?,
         live,
     };
+    if call.idempotency.is_some() && !matches!(operation, Operation::Write | Operation::Generate) {
+        return Err(invalid("an idempotency-key has no effect on this path").into());
+    }
     if !operation.roles().contains(&call.identity.role) {
         let error = wrong_role(operation, call.identity.role);
         let reason = "the role may not ask that";

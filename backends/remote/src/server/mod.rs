@@ -42,6 +42,8 @@ pub use identity::Roles;
 
 /// How many changes are under way at the same time.
 const CHANGES: u32 = 256;
+/// How many reads have values in memory at the same time.
+const READS: usize = 64;
 /// How often the end looks whether connections are left.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -69,7 +71,11 @@ struct Shared {
     ids: Ids,
     handshakes: room::Handshakes,
     connections: Arc<Semaphore>,
+    /// For changes of secrets: a store that hangs keeps them.
     changes: Arc<Semaphore>,
+    /// For changes of the state alone: no store delays a revocation.
+    decisions: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
     /// Held by whoever changes a secret.
     subjects: Vec<Arc<tokio::sync::Mutex<()>>>,
 }
@@ -131,6 +137,8 @@ impl Server {
             handshakes: room::Handshakes::default(),
             connections: room::connections(settings.limits.connections),
             changes: Arc::new(Semaphore::new(CHANGES as usize)),
+            decisions: Arc::new(Semaphore::new(CHANGES as usize)),
+            reads: Arc::new(Semaphore::new(READS)),
             subjects: (0..burial::SUBJECTS).map(|_| Arc::default()).collect(),
         };
         Ok(Self {
@@ -222,6 +230,7 @@ impl Server {
                 sleep(POLL).await;
             }
             let _ = shared.changes.acquire_many(CHANGES).await;
+            let _ = shared.decisions.acquire_many(CHANGES).await;
         };
         // Every part of it has a limit of its own; this is for what defects may come.
         if timeout(listen::GRACE * 2, finished).await.is_err() {

@@ -3,13 +3,23 @@
 use std::time::{Duration, Instant};
 
 use keyhaul_core::{Error, ErrorKind, GetOptions, Request, Secret, SecretStore as _};
+use keyhaul_remote::protocol::seal::{Recipient, Sender};
+use keyhaul_remote::protocol::{
+    DeleteRequest, GrantRequest, Outcome, Problem, ReadAnswer, RevokeRequest,
+};
 use keyhaul_servers::{Authority, Mode, Proxy, free_port};
 
-use crate::keys::{Keys, problem};
+use crate::keys::{Keys, json, problem};
 use crate::path;
 use crate::site::Site;
 use crate::stage::{self, Said, Stage};
 
+/// What a server says that cannot serve now.
+const PASSING: [ErrorKind; 3] = [
+    ErrorKind::RateLimited,
+    ErrorKind::Timeout,
+    ErrorKind::Unavailable,
+];
 const READ: &str = "POST /v1/secrets/read";
 
 fn keys() -> Keys {
@@ -198,7 +208,8 @@ async fn a_server_that_cannot_be_believed_does_not_keep_the_others_from_serving(
 /// To ask another server would be to get round what this one said.
 #[tokio::test]
 async fn what_a_server_has_decided_is_not_asked_elsewhere() {
-    for kind in ErrorKind::ALL {
+    let decisions = ErrorKind::ALL.iter().filter(|kind| !PASSING.contains(kind));
+    for kind in decisions {
         let (site, keys) = (Site::new(), keys());
         let granting = serving(&site, &keys).await;
         let kind = *kind;
@@ -218,6 +229,89 @@ async fn what_a_server_has_decided_is_not_asked_elsewhere() {
         assert_eq!(refusing.asked(READ), refused, "{kind}");
         assert_eq!(granting.asked(READ), asked - refused, "{kind}");
     }
+}
+
+/// Its store is down: that is no decision, and another may have a store that is not.
+#[tokio::test]
+async fn a_server_that_cannot_serve_is_left_for_one_that_can() {
+    for kind in PASSING {
+        // The whole read fails, or each of its items.
+        for whole in [true, false] {
+            let (site, keys) = (Site::new(), keys());
+            let serving = serving(&site, &keys).await;
+            let failing = Stage::new(site.tls(), move |_| {
+                if whole {
+                    return problem(kind, "its store is down");
+                }
+                let recipient = Recipient::new().expect("a key");
+                let error = Error::new(kind, "its store is down");
+                json(&ReadAnswer {
+                    enc: Sender::to(recipient.public())
+                        .expect("a key")
+                        .enc()
+                        .to_owned(),
+                    salt: "AAAAAAAAAAAAAAAAAAAAAA==".to_owned(),
+                    items: vec![Outcome::Problem {
+                        problem: Problem::of(&error, None),
+                    }],
+                })
+            })
+            .await;
+            let addresses = [failing.address().to_string(), serving.address().to_string()];
+            let mut asked = 0;
+            for _ in until_chosen(|| failing.asked(READ)) {
+                asked += 1;
+                get(&site.store(&addresses)).await.expect("read elsewhere");
+            }
+            assert_eq!(serving.asked(READ), asked, "{kind}");
+            // Alone, its own word is what is told, with its id of the request.
+            let error = get(&site.store(&addresses[..1])).await.expect_err("down");
+            assert_eq!((error.kind(), error.message()), (kind, "its store is down"));
+            let id = if whole { "r-1" } else { "r-stage" };
+            assert!(format!("{error:?}").contains(id), "{error:?}");
+        }
+    }
+}
+
+/// Somebody may have revoked it in between: a grant that is made again would undo that.
+#[tokio::test]
+async fn a_grant_whose_answer_was_lost_is_not_made_again_and_a_revocation_is() {
+    let site = Site::new();
+    let mute = [
+        Stage::new(site.tls(), |_| Said::Nothing).await,
+        Stage::new(site.tls(), |_| Said::Nothing).await,
+    ];
+    let addresses = mute.each_ref().map(|stage| stage.address().to_string());
+    let asked = |target: &str| mute.iter().map(|stage| stage.asked(target)).sum::<usize>();
+    let (service, request) = (site.service(&addresses), Request::default());
+    let (scope, node) = ("web01".to_owned(), "y".to_owned());
+    let body = GrantRequest {
+        scope: scope.clone(),
+        node: node.clone(),
+        names: Vec::new(),
+        expires: None,
+    };
+    let error = service.grant(&body, &request).await.expect_err("lost");
+    assert_eq!(asked("POST /v1/grants"), 1);
+    assert!(error.message().contains("is not known"), "{error}");
+    let advice = error.advice().unwrap_or_default();
+    assert!(advice.contains("keyhaul grants --scope web01"), "{advice}");
+    assert_eq!(error.context().store.as_deref(), Some("site"));
+
+    let error = service.release("y", &request).await.expect_err("lost");
+    assert!(error.message().contains("is not known"), "{error}");
+    assert_eq!(asked("POST /v1/nodes/release"), 1);
+    let delete = DeleteRequest {
+        secret: "web01/root".into(),
+        version: None,
+        force: false,
+    };
+    service.delete(&delete, &request).await.expect_err("lost");
+    assert_eq!(asked("POST /v1/secrets/delete"), 1);
+
+    let body = RevokeRequest { scope, node };
+    service.revoke(&body, &request).await.expect_err("lost");
+    assert_eq!(asked("POST /v1/grants/revoke"), 2);
 }
 
 #[tokio::test]

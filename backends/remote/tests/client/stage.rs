@@ -205,6 +205,7 @@ async fn answer(
     };
     let response = Response::builder()
         .status(status)
-        .header("content-type", media);
+        .header("content-type", media)
+        .header("x-request-id", "r-stage");
     Ok(response.body(body).expect("a response"))
 }

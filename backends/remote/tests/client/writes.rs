@@ -76,6 +76,48 @@ async fn a_conflict_about_the_version_is_one_and_nothing_is_written_twice() {
     assert_eq!(stage.asked(WRITE), 1);
 }
 
+/// The question whether it is about the key may fail, too.
+#[tokio::test]
+async fn a_conflict_is_told_even_where_the_key_cannot_be_asked_for_again() {
+    let (site, keys) = (Site::new(), Keys::new());
+    keys.lock().refuses_writes = Some(ErrorKind::Conflict);
+    let known = AtomicBool::new(false);
+    let stage = Stage::new(site.tls(), move |asked| {
+        if asked.target.ends_with("service") && known.swap(true, Ordering::SeqCst) {
+            return Said::Nothing;
+        }
+        keys.answer(asked)
+    });
+    let stage = stage.await;
+    let store = site.store(&[stage.address().to_string()]);
+    let version = Version::new("7").expect("a version");
+    let options = PutOptions::default().mode(PutMode::Update(version));
+    let value = SecretBytes::copy_from(b"x");
+    let put = store.put(&path("web01/a"), &value, &options).await;
+    let error = put.expect_err("a conflict");
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+    assert_eq!(stage.asked("GET /v1/service"), 2);
+}
+
+/// A server whose key cannot be had has not been written to.
+#[tokio::test]
+async fn a_write_goes_elsewhere_where_the_key_cannot_be_had() {
+    let (site, keys) = (Site::new(), Keys::new());
+    let writable = serving(&site, &keys).await;
+    let mute = Stage::new(site.tls(), |_| Said::Nothing).await;
+    let addresses = [mute.address().to_string(), writable.address().to_string()];
+    let value = SecretBytes::copy_from(b"x");
+    // Each begins at one of the two at random: that all begin at the same has one in 2^19.
+    for _ in 0..20 {
+        let store = site.store(&addresses);
+        let options = PutOptions::default();
+        let put = store.put(&path("web01/a"), &value, &options).await;
+        put.expect("written at the other");
+    }
+    assert!(mute.asked("GET /v1/service") > 0);
+    assert_eq!(writable.asked(WRITE), 20);
+}
+
 #[tokio::test]
 async fn a_write_whose_answer_was_lost_is_made_elsewhere_only_where_it_is_known_again() {
     // (an id, the service knows it again, written in the end)

@@ -187,6 +187,15 @@ async fn an_answer_has_room_for_so_much_and_one_value_always_fits() {
         ["ok", "ok", "ok", "ok", "TooLarge", "TooLarge"]
     );
     assert_eq!(kinds(&node.read(&names[5..]).await), ["ok"]);
+    // What was refused takes no room from what comes after it.
+    site.put("web01/less", &value[..900 * 1024]).await;
+    site.put("web01/key", &value[..32]).await;
+    let mut mixed = names[..3].to_vec();
+    mixed.extend(["web01/less", "web01/disk3", "web01/key"]);
+    assert_eq!(
+        kinds(&node.read(&mixed).await),
+        ["ok", "ok", "ok", "ok", "TooLarge", "ok"]
+    );
     let many = vec!["web01/disk0"; 257];
     let recipient = Recipient::new().expect("a key");
     let answer = node

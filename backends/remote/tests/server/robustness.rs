@@ -402,3 +402,71 @@ async fn a_value_for_another_key_or_another_secret_is_not_written() {
         "the control"
     );
 }
+
+/// Each of them waits for a store that does not answer; what asks no store does not wait with them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_hangs_delays_no_revocation() {
+    let site = Site::start().await;
+    site.grant("web01", "y").await;
+    let managers = [site.manager(), site.manager(), site.manager()];
+    let hanging = managers.iter().enumerate().flat_map(|(place, manager)| {
+        (0..90).map(move |turn| async move {
+            let body = serde_json::json!({
+                "secret": format!("web01/hang-{place}-{turn}"),
+                "alphabet": "hex", "length": 32,
+            });
+            manager.post(path::GENERATE, &body).await
+        })
+    });
+    let hanging = futures_util::future::join_all(hanging);
+    let revoked = async {
+        let full = async {
+            // As many have begun as are under way at once; fewer are with the store, one for each
+            // lock of secrets.
+            let begun = |line: &&str| line.contains("/hang-") && line.contains("\"begin\"");
+            while site.audit().lines().filter(begun).count() < 256 {
+                tokio::task::yield_now().await;
+            }
+            assert!(site.store.hanging.load(std::sync::atomic::Ordering::SeqCst) > 0);
+        };
+        tokio::time::timeout(Duration::from_secs(20), full)
+            .await
+            .expect("they hang");
+        let body = serde_json::json!({ "scope": "web01", "node": "y" });
+        let manager = site.manager();
+        let answer = manager.post(path::REVOKE, &body);
+        tokio::time::timeout(Duration::from_secs(5), answer).await
+    };
+    let revoked = std::pin::pin!(revoked);
+    let futures_util::future::Either::Right((answer, _)) =
+        futures_util::future::select(hanging, revoked).await
+    else {
+        panic!("nothing hung");
+    };
+    assert_eq!(answer.expect("at once").status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idempotency_key_is_refused_where_it_has_no_effect() {
+    let site = Site::start().await;
+    let body = r#"{"scope": "web01", "node": "y"}"#.to_owned();
+    let key = ("idempotency-key", "00000000000000000000000000000001");
+    let json = ("content-type", "application/json");
+    let answer = site
+        .manager()
+        .send(
+            http::Method::POST,
+            path::GRANTS,
+            &[json, key],
+            Some(body.clone()),
+        )
+        .await
+        .expect("an answer");
+    assert_eq!(answer.kind(), "InvalidReference");
+    let answer = site
+        .manager()
+        .send(http::Method::POST, path::GRANTS, &[json], Some(body))
+        .await
+        .expect("an answer");
+    assert_eq!(answer.status, StatusCode::OK);
+}

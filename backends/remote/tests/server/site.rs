@@ -156,6 +156,8 @@ pub struct Watched {
     pub is_full: AtomicBool,
     /// What a write of `…/slow` waits for.
     pub slow: Semaphore,
+    /// How many calls hang, as their names want it.
+    pub hanging: AtomicUsize,
 }
 
 impl Watched {
@@ -217,6 +219,10 @@ impl SecretStore for Watched {
         options: &PutOptions,
     ) -> Result<Metadata> {
         self.note(path);
+        if path.as_str().contains("/hang") {
+            self.hanging.fetch_add(1, Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        }
         self.inner.generate(path, recipe, options).await
     }
 
@@ -266,6 +272,7 @@ impl Site {
             is_blank: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             slow: Semaphore::new(0),
+            hanging: AtomicUsize::new(0),
         });
         let settings = settings(folder.path(), more);
         let server = Server::open(settings, Arc::clone(&store) as _).await;

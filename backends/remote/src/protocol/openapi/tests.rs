@@ -139,12 +139,12 @@ fn holds<T: Serialize + DeserializeOwned>(name: &str, full: Value) {
     let more = Value::Object(more);
     let type_takes = serde_json::from_value::<T>(more.clone()).is_ok();
     let document_takes = check(&schema, &more, name).is_ok();
-    // A problem can be extended, as RFC 9457 has it; the document shows what there is.
-    assert!(!document_takes, "{name}: unknown keys in the document");
+    // A request that says more may mean more; an answer of a newer service is read all the same.
+    let is_request = name.ends_with("Request") || name == "ReadItem";
+    assert_eq!(type_takes, !is_request, "{name}: unknown keys in the type");
     assert_eq!(
-        type_takes,
-        name == "Problem",
-        "{name}: unknown keys in the type"
+        document_takes, type_takes,
+        "{name}: unknown keys in the document"
     );
 }
 
@@ -319,7 +319,11 @@ fn enumerations_have_the_documents_words() {
         Committed => 2,
         Aborted => 3,
         Expired => 4,
+        // No server of this version says it.
+        TicketState::Unknown => 5,
     });
+    let newer: TicketState = serde_json::from_value(json!("paused")).expect("a newer word");
+    assert_eq!(newer, TicketState::Unknown);
     assert!(states.iter().all(|state| json!(state) == state.name()));
     use AlphabetBody::{Alphanumeric, Bytes, Hex};
     spelled(

@@ -12,13 +12,15 @@ use super::super::burial;
 use super::super::call::{Call, fail, json, late};
 use super::super::failure::{invalid, of_store, refused};
 use super::super::state::Permit;
+use super::service::capabilities;
 use crate::protocol::seal::{Binding, Purpose};
 use crate::protocol::{
     MetadataBody, Outcome, Problem, ReadAnswer, ReadItem, ReadRequest, SealedValue, field, limit,
 };
 
-/// How many values the store is asked for at once: what it answers is in memory together.
-const AT_ONCE: usize = 64;
+/// How many values the store is asked for at once, at least and at most: what it answers is in
+/// memory together.
+const AT_ONCE: (usize, usize) = (8, 64);
 /// How much of what may be no field is recorded.
 const MAX_FIELD: usize = 128;
 
@@ -53,6 +55,8 @@ pub(super) async fn read(call: &Arc<Call>, request: &ReadRequest) -> Result<Vec<
         .iter()
         .map(|asked| judge(call, asked))
         .collect();
+    // Held until the values are sealed and gone.
+    let _room = call.room(&call.shared().reads).await?;
     fetch(call, &request.items, &mut items).await;
     keep(call, &mut items);
 
@@ -150,6 +154,14 @@ async fn fetch(call: &Call, asked: &[ReadItem], items: &mut [Item]) {
             Err(error) => item.step = Step::Failed(error),
         }
     }
+    if groups.is_empty() {
+        return;
+    }
+    let at_once = match capabilities(call).await {
+        Ok(known) => at_once(known.max_value),
+        // The store says more of it where it is asked for values.
+        Err(_) => AT_ONCE.0,
+    };
     let mut total = 0;
     for ((version, of, expired), group) in groups {
         let options = || -> Result<GetOptions> {
@@ -168,9 +180,9 @@ async fn fetch(call: &Call, asked: &[ReadItem], items: &mut [Item]) {
                 continue;
             }
         };
-        for chunk in group.chunks(AT_ONCE) {
+        for chunk in group.chunks(at_once) {
             let paths: Vec<SecretPath> = chunk.iter().map(|(_, path)| path.clone()).collect();
-            let results = if total > limit::ANSWER {
+            let results = if total >= limit::ANSWER {
                 Vec::new()
             } else {
                 let answer = call.shared().store.get_many(&paths, &options);
@@ -190,6 +202,11 @@ async fn fetch(call: &Call, asked: &[ReadItem], items: &mut [Item]) {
     }
 }
 
+/// As many as fill one answer, of the longest that the store takes.
+fn at_once(longest: usize) -> usize {
+    (limit::ANSWER / longest.max(1)).clamp(AT_ONCE.0, AT_ONCE.1)
+}
+
 /// Where the store has it, unless it is deleted.
 async fn path(call: &Call, subject: &str) -> Result<SecretPath> {
     let path = SecretPath::new(subject)?;
@@ -202,11 +219,12 @@ fn take(item: &mut Item, result: Result<Secret>, total: &mut usize) {
     let step = std::mem::replace(&mut item.step, Step::Failed(late()));
     item.step = match (step, result) {
         (Step::Permitted(permit), Ok(secret)) => {
-            let is_first = *total == 0;
-            *total += secret.value.len();
-            if *total > limit::ANSWER && !is_first {
+            // What is refused takes no room from what comes after it.
+            let with = *total + secret.value.len();
+            if with > limit::ANSWER && *total > 0 {
                 Step::Failed(too_large())
             } else {
+                *total = with;
                 Step::Read(permit, secret)
             }
         }
@@ -282,4 +300,18 @@ fn too_large() -> Error {
         format!("one answer holds {} bytes of values", limit::ANSWER),
     )
     .with_advice("ask for this one alone")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_at_once_has_a_bound_whatever_the_store_takes() {
+        assert_eq!(at_once(limit::VALUE), 8);
+        assert_eq!(at_once(usize::MAX), 8);
+        assert_eq!(at_once(0), 64);
+        assert_eq!(at_once(64 * 1024), 64);
+        assert_eq!(at_once(256 * 1024), 16);
+    }
 }

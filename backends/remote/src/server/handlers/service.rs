@@ -63,7 +63,8 @@ fn can(role: Role, store: Capability) -> Capability {
     }
 }
 
-async fn capabilities(call: &Call) -> Result<Capabilities> {
+/// What the store can do, as it said within the last half minute.
+pub(super) async fn capabilities(call: &Call) -> Result<Capabilities> {
     let shared = call.shared();
     let kept = *shared
         .capabilities

@@ -282,6 +282,8 @@ pub(super) fn word(state: TicketState) -> &'static str {
         TicketState::Committed => "committed",
         TicketState::Aborted => "aborted",
         TicketState::Expired => "expired",
+        // Never written: no request and no row gives it.
+        TicketState::Unknown => "unknown",
     }
 }
 

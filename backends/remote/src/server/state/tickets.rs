@@ -123,7 +123,9 @@ pub(super) fn commit(work: &mut Work<'_>, request: &EndRequest) -> Result<Ticket
     let mut ticket = named(work.db, request)?;
     match ticket.state {
         TicketState::Committed => return Ok(ticket),
-        TicketState::Aborted | TicketState::Expired => return Err(ended(&ticket)),
+        TicketState::Aborted | TicketState::Expired | TicketState::Unknown => {
+            return Err(ended(&ticket));
+        }
         TicketState::Open | TicketState::Undecided => {}
     }
     let (scope, to) = (ticket.scope.clone(), ticket.to.clone());
@@ -157,7 +159,7 @@ pub(super) fn abort(work: &mut Work<'_>, request: &EndRequest) -> Result<Ticket>
     let mut ticket = named(work.db, request)?;
     match ticket.state {
         TicketState::Aborted | TicketState::Expired => return Ok(ticket),
-        TicketState::Committed => return Err(ended(&ticket)),
+        TicketState::Committed | TicketState::Unknown => return Err(ended(&ticket)),
         TicketState::Open | TicketState::Undecided => {}
     }
     let (scope, from, to) = (&ticket.scope, &ticket.from, &ticket.to);
