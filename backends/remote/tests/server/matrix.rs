@@ -70,11 +70,7 @@ fn endpoints(write: &serde_json::Value) -> Vec<(Method, String, String, Vec<&'st
         get(path::WHO_CAN, "?secret=web01/root", &[MANAGER]),
         get(path::WHAT_CAN, "?node=y", &[MANAGER]),
         get(path::MIGRATIONS, "?state=open", &[MANAGER]),
-        post(
-            path::MIGRATIONS,
-            &moved,
-            &[MANAGER],
-        ),
+        post(path::MIGRATIONS, &moved, &[MANAGER]),
         post(path::ABORT, &moved, &[MANAGER]),
         post(path::COMMIT, &moved, &[MANAGER]),
         get(path::NODES, "", &[MANAGER]),

@@ -67,9 +67,14 @@ impl Authority {
     pub fn short_lived(&self, serial: u64, uris: &[&str], lifetime: Duration) -> Issued {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let end = date_time_ymd(1970, 1, 1) + now.expect("after 1970") + lifetime;
-        self.until(serial, uris, ExtendedKeyUsagePurpose::ClientAuth, |params| {
-            params.not_after = end;
-        })
+        self.until(
+            serial,
+            uris,
+            ExtendedKeyUsagePurpose::ClientAuth,
+            |params| {
+                params.not_after = end;
+            },
+        )
     }
 
     pub fn server(&self) -> Issued {
