@@ -17,6 +17,7 @@ fn endpoints(write: &serde_json::Value) -> Vec<(Method, String, String, Vec<&'st
     let read = serde_json::to_value(read_request(&recipient, &["web01/root"])).expect("JSON");
     let all = vec![MANAGER, NODE, OPERATOR];
     let grant = json!({ "scope": "web02", "node": "z" });
+    let moved = json!({ "scope": "web01", "from": "y", "to": "x" });
     let post = |path: &str, body: &serde_json::Value, roles: &[&'static str]| {
         (
             Method::POST,
@@ -69,13 +70,9 @@ fn endpoints(write: &serde_json::Value) -> Vec<(Method, String, String, Vec<&'st
         get(path::WHO_CAN, "?secret=web01/root", &[MANAGER]),
         get(path::WHAT_CAN, "?node=y", &[MANAGER]),
         get(path::MIGRATIONS, "?state=open", &[MANAGER]),
-        post(
-            path::MIGRATIONS,
-            &json!({ "scope": "web01", "from": "y", "to": "x" }),
-            &[MANAGER],
-        ),
-        post(path::ABORT, &json!({ "scope": "web01" }), &[MANAGER]),
-        post(path::COMMIT, &json!({ "scope": "web01" }), &[MANAGER]),
+        post(path::MIGRATIONS, &moved, &[MANAGER]),
+        post(path::ABORT, &moved, &[MANAGER]),
+        post(path::COMMIT, &moved, &[MANAGER]),
         get(path::NODES, "", &[MANAGER]),
         post(path::QUARANTINE, &json!({ "node": "w" }), &[MANAGER]),
         post(path::RELEASE, &json!({ "node": "w" }), &[MANAGER]),

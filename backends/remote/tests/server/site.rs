@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use base64ct::{Base64, Encoding as _};
@@ -63,6 +63,20 @@ impl Authority {
         self.issue(serial, uris, ExtendedKeyUsagePurpose::ClientAuth, 2021)
     }
 
+    /// A certificate that is good for so long from now on, to the second.
+    pub fn short_lived(&self, serial: u64, uris: &[&str], lifetime: Duration) -> Issued {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let end = date_time_ymd(1970, 1, 1) + now.expect("after 1970") + lifetime;
+        self.until(
+            serial,
+            uris,
+            ExtendedKeyUsagePurpose::ClientAuth,
+            |params| {
+                params.not_after = end;
+            },
+        )
+    }
+
     pub fn server(&self) -> Issued {
         self.issue(1, &[], ExtendedKeyUsagePurpose::ServerAuth, 2090)
     }
@@ -74,6 +88,18 @@ impl Authority {
         usage: ExtendedKeyUsagePurpose,
         end: i32,
     ) -> Issued {
+        self.until(serial, uris, usage, |params| {
+            params.not_after = date_time_ymd(end, 1, 1);
+        })
+    }
+
+    fn until(
+        &self,
+        serial: u64,
+        uris: &[&str],
+        usage: ExtendedKeyUsagePurpose,
+        end: impl FnOnce(&mut CertificateParams),
+    ) -> Issued {
         let mut params = CertificateParams::default();
         params.serial_number = Some(SerialNumber::from(serial));
         let address = "127.0.0.1".parse().expect("an address");
@@ -84,7 +110,7 @@ impl Authority {
         }
         params.extended_key_usages = vec![usage];
         params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(end, 1, 1);
+        end(&mut params);
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().expect("a key");
         Issued {

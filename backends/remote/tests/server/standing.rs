@@ -1,5 +1,7 @@
 //! Certificates on connections that live on.
 
+use std::time::{Duration, Instant};
+
 use http::{HeaderValue, StatusCode};
 use keyhaul_remote::protocol::path;
 
@@ -139,4 +141,28 @@ async fn a_list_or_an_authority_that_others_can_write_is_refused() {
         mode(0o644).expect("a mode");
         site.reload().await.expect(name);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_expires_stops_on_the_connection_that_it_opened() {
+    let site = Site::start().await;
+    let lifetime = Duration::from_secs(4);
+    let uris = ["spiffe://site/node/y"];
+    let issued = site.authority.short_lived(4800, &uris, lifetime);
+    let (node, other) = (site.peer(&issued), site.node("z"));
+    assert_eq!(node.get(path::SERVICE).await.status, StatusCode::OK);
+    let started = Instant::now();
+    let answer = loop {
+        let answer = node.get(path::SERVICE).await;
+        if answer.status != StatusCode::OK {
+            break answer;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "it goes on");
+        // Time itself is what is awaited.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    // An answer, not a failed handshake: the connection was the old one.
+    assert_eq!(answer.kind(), "Unauthenticated");
+    assert_eq!(other.get(path::SERVICE).await.status, StatusCode::OK);
+    assert!(site.audit().contains("the certificate has expired"));
 }
