@@ -60,7 +60,7 @@ fn endpoints() -> Vec<Endpoint> {
         post(
             "/v1/migrations/abort",
             &["manager/m"],
-            json!({"scope": "web01"}),
+            json!({"scope": "web01", "from": "n", "to": "n2"}),
         ),
         get("/v1/nodes", &["manager/m"]),
         get("/v1/audit", &["operator/o"]),
@@ -82,7 +82,11 @@ fn forbidden() -> Vec<Endpoint> {
             manager,
             json!({"scope": "web01", "node": "n"}),
         ),
-        post("/v1/migrations/commit", manager, json!({"scope": "web01"})),
+        post(
+            "/v1/migrations/commit",
+            manager,
+            json!({"scope": "web01", "from": "n", "to": "n2"}),
+        ),
         post("/v1/nodes/quarantine", manager, json!({"node": "n"})),
         post("/v1/nodes/release", manager, json!({"node": "n"})),
         post(
