@@ -1,10 +1,10 @@
 //! The key service: any store, for nodes that read only what they are granted.
 
 mod audit;
-mod burial;
 mod call;
 mod config;
 mod connection;
+mod deletion;
 mod failure;
 mod guard;
 mod handlers;
@@ -18,6 +18,7 @@ mod room;
 mod state;
 mod sweep;
 mod tls;
+mod turns;
 
 use std::fmt;
 use std::future::Future;
@@ -140,7 +141,7 @@ impl Server {
             changes: Arc::new(Semaphore::new(CHANGES as usize)),
             decisions: Arc::new(Semaphore::new(CHANGES as usize)),
             reads: Arc::new(Semaphore::new(READS)),
-            subjects: (0..burial::SUBJECTS).map(|_| Arc::default()).collect(),
+            subjects: (0..turns::SUBJECTS).map(|_| Arc::default()).collect(),
         };
         Ok(Self {
             room: shared.connections.available_permits(),

@@ -12,9 +12,10 @@ use keyhaul_core::{
 };
 
 use super::super::audit::Entry;
-use super::super::burial::{self, Value};
 use super::super::call::Call;
+use super::super::deletion::{self, Value};
 use super::super::failure::invalid;
+use super::super::turns;
 use super::Query;
 use crate::protocol::seal::{Binding, Purpose};
 use crate::protocol::{
@@ -78,11 +79,11 @@ async fn put(
     let change = async move {
         let (call, subject) = (Arc::clone(&own), reference.subject().to_owned());
         let write = async move {
-            burial::write(&call, reference.subject(), &path, &value, options)
+            deletion::write(&call, reference.subject(), &path, &value, options)
                 .await
                 .map(stat)
         };
-        burial::alone(&own, &subject, write).await
+        turns::alone(&own, &subject, write).await
     };
     call.changed(entry, change, note).await
 }
@@ -107,10 +108,10 @@ pub(super) async fn delete(call: &Arc<Call>, request: DeleteRequest) -> Result<V
             let options = DeleteOptions::default()
                 .version(version)
                 .request(call.request());
-            let restorable_until = burial::bury(&call, &reference, &path, &options).await?;
+            let restorable_until = deletion::delete(&call, &reference, &path, &options).await?;
             Ok(DeleteAnswer { restorable_until })
         };
-        burial::alone(&own, &subject, delete).await
+        turns::alone(&own, &subject, delete).await
     };
     call.changed(entry, change, |_, _| {}).await
 }
@@ -122,11 +123,11 @@ pub(super) async fn restore(call: &Arc<Call>, request: RestoreRequest) -> Result
     let change = async move {
         let (call, subject) = (Arc::clone(&own), reference.subject().to_owned());
         let restore = async move {
-            burial::exhume(&call, reference.subject(), &path)
+            deletion::restore(&call, reference.subject(), &path)
                 .await
                 .map(stat)
         };
-        burial::alone(&own, &subject, restore).await
+        turns::alone(&own, &subject, restore).await
     };
     call.changed(entry, change, note).await
 }
@@ -165,7 +166,7 @@ pub(super) async fn list(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> {
 
 async fn names(call: &Call, prefix: &SecretPath, options: &ListOptions) -> Result<ListAnswer> {
     let page = call.ask(call.shared().store.list(prefix, options)).await?;
-    let mut page = burial::without_buried(call, prefix, page).await?;
+    let mut page = deletion::without_deleted(call, prefix, page).await?;
     let reached = |path: &SecretPath| {
         let scope = path.segments().next().unwrap_or_default();
         call.identity.covers(scope)

@@ -124,7 +124,7 @@ async fn what_was_deleted_goes_for_good_and_no_successor_does() {
     let mut early = put(&store, "web01/early").await;
     early.left = Duration::from_secs(1);
     for tombstone in [&gone, &successor, &newer, &early] {
-        state.bury(tombstone).await.expect("buried");
+        state.put_tombstone(tombstone).await.expect("buried");
     }
     sweep(&server.shared, state.due()).await;
     for (secret, there, buried) in [
@@ -160,12 +160,12 @@ async fn one_that_hangs_keeps_its_turn_and_holds_up_no_other() {
     let state = &server.shared.state;
     for secret in ["web01/a-stuck", "web01/b"] {
         let tombstone = put(&store.0, secret).await;
-        state.bury(&tombstone).await.expect("buried");
+        state.put_tombstone(&tombstone).await.expect("buried");
     }
     sweep(&server.shared, state.due()).await;
     assert!(!holds(&store.0, "web01/b").await);
     assert!(state.tombstone("web01/a-stuck").is_some());
-    assert!(burial::turn(&server.shared, "web01/a-stuck").is_none());
+    assert!(turns::turn(&server.shared, "web01/a-stuck").is_none());
 }
 
 #[test]
