@@ -5,11 +5,13 @@
 //! (RFC 9457). Values are [sealed](seal) to a key of the process that asks.
 
 mod body;
+mod node_name;
 mod openapi;
 mod problem;
 pub mod seal;
 
 pub use body::*;
+pub use node_name::{NODE_NAME, check_node_name, is_node_name};
 pub use openapi::OPENAPI;
 pub use problem::{MEDIA_TYPE, Problem};
 
