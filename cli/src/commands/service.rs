@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use clap::Args;
 use jiff::Timestamp;
 use keyhaul_core::{Error, ErrorKind, Reference, Result, StoreConfig};
-use keyhaul_remote::client::{Paging, Service};
-use keyhaul_remote::protocol::{Grant, check_node_name};
+use keyhaul_remote::client::Service;
+use keyhaul_remote::protocol::{Grant, Paging, check_node_name};
 
 use crate::failure::Outcome;
 use crate::output::Rows;
