@@ -10,11 +10,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Output;
-use super::service::{ServiceName, ask};
+use super::service::Common;
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::output::{self, Format};
-use crate::session::Session;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,10 +41,7 @@ enum Task {
         limit: Option<u64>,
 
         #[command(flatten)]
-        service: ServiceName,
-
-        #[command(flatten)]
-        output: Output,
+        common: Common,
     },
     /// Hold files of a key service's audit against their chain, the oldest first. Asks nobody
     Verify {
@@ -83,9 +79,8 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         Task::Show {
             after,
             limit,
-            service,
-            output,
-        } => show(global, after, limit, &service, output),
+            common,
+        } => show(global, after, limit, common),
         Task::Verify {
             files,
             head,
@@ -104,23 +99,15 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     }
 }
 
-fn show(
-    global: &Global,
-    mut after: Option<u64>,
-    limit: Option<u64>,
-    service: &ServiceName,
-    output: Output,
-) -> Outcome {
-    let session = Session::open(global)?;
-    let service = service.open(&session)?;
-    let request = session.request();
+fn show(global: &Global, mut after: Option<u64>, limit: Option<u64>, common: Common) -> Outcome {
+    let keys = common.open(global)?;
     let mut left = limit;
     let mut records = Vec::new();
     loop {
         let most = left.map(|left| usize::try_from(left).unwrap_or(usize::MAX));
-        let answer = ask(&session, &service, service.audit(after, most, &request))?;
+        let answer = keys.ask(keys.service.audit(after, most, &keys.request))?;
         left = left.map(|left| left.saturating_sub(answer.records.len() as u64));
-        match output.format {
+        match keys.format {
             Format::Json => records.extend(answer.records),
             // Page by page: an audit can be long.
             Format::Text => {
@@ -130,7 +117,7 @@ fn show(
         }
         match answer.next {
             Some(next) if left != Some(0) && Some(next) != after => after = Some(next),
-            _ if output.format == Format::Json => {
+            _ if keys.format == Format::Json => {
                 let head = answer.head;
                 return Ok(output::json(&Shown { records, head })?);
             }
