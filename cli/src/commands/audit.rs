@@ -17,7 +17,8 @@ use crate::output::{self, Format};
 
 const EXAMPLES: &str = "\
 Examples:
-  keyhaul audit show --limit 20
+  keyhaul audit show --last 20
+  keyhaul audit show | grep 02fca85c05c3a9c2            all of one request
   keyhaul audit verify audit.jsonl.1 audit.jsonl --head 4711:9f86d0…";
 
 /// Arguments of `audit`.
@@ -36,9 +37,13 @@ enum Task {
         #[arg(long, value_name = "NUMBER")]
         after: Option<u64>,
 
-        /// At most so many [default: all there are]
+        /// At most so many, from the oldest on [default: all there are]
         #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
+
+        /// Only so many of the latest
+        #[arg(long, value_name = "NUMBER", conflicts_with_all = ["after", "limit"])]
+        last: Option<u64>,
 
         #[command(flatten)]
         common: Common,
@@ -79,8 +84,9 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         Task::Show {
             after,
             limit,
+            last,
             common,
-        } => show(global, after, limit, common),
+        } => show(global, after, limit, last, common),
         Task::Verify {
             files,
             head,
@@ -99,8 +105,19 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
     }
 }
 
-fn show(global: &Global, mut after: Option<u64>, limit: Option<u64>, common: Common) -> Outcome {
+fn show(
+    global: &Global,
+    mut after: Option<u64>,
+    limit: Option<u64>,
+    last: Option<u64>,
+    common: Common,
+) -> Outcome {
     let keys = common.open(global)?;
+    if let Some(last) = last {
+        // Where the chain ends is told with every page.
+        let answer = keys.ask(keys.service.audit(None, Some(1), &keys.request))?;
+        after = Some(answer.head.sequence.saturating_sub(last));
+    }
     let mut left = limit;
     let mut records = Vec::new();
     loop {

@@ -117,7 +117,7 @@ fn confirmed(global: &Global, references: &[Reference]) -> Outcome<bool> {
 fn rest(until: Option<Option<SystemTime>>, restore: impl FnOnce() -> String) -> String {
     match until {
         None => String::new(),
-        Some(None) => "; it cannot be restored".to_owned(),
+        Some(None) => "; nothing of it is left to restore".to_owned(),
         Some(Some(until)) => format!("; until {}: {}", shown(until), restore()),
     }
 }

@@ -198,7 +198,7 @@ fn standing(ticket: &Ticket) -> String {
 }
 
 /// How a migration is ended, and by what is decided which way.
-pub fn endings(keys: &Asked<'_>, ticket: &Ticket) -> String {
+fn endings(keys: &Asked<'_>, ticket: &Ticket) -> String {
     let Ticket { id, from, to, .. } = ticket;
     let commit = keys.typed(&format!("migrate commit {id}"));
     let abort = keys.typed(&format!("migrate abort {id}"));

@@ -3,7 +3,6 @@ use keyhaul_core::Result;
 use keyhaul_remote::protocol::{Fetch, Node, QuarantineAnswer};
 use serde::Serialize;
 
-use super::migrate::endings;
 use super::service::{Asked, Common, at, named, node, until};
 use crate::failure::Outcome;
 use crate::global::Global;
@@ -113,14 +112,20 @@ fn quarantined(keys: &Asked<'_>, done: &QuarantineAnswer) -> Result<()> {
         ));
     }
     for ticket in &done.tickets {
+        // What it held is gone: the migration cannot end there any more.
+        let (end, other) = match ticket.from == *node {
+            true => ("commit", &ticket.to),
+            false => ("abort", &ticket.from),
+        };
         output::words(format_args!(
-            "migration {} of {} from {} to {} is {}, and has to be ended:\n{}",
+            "migration {} of {} from {} to {} is {}, and can end at {other} alone; once the guest \
+             does not run on {node}:\n  {}",
             ticket.id,
             ticket.scope,
             ticket.from,
             ticket.to,
             ticket.state.name(),
-            endings(keys, ticket)
+            keys.typed(&format!("migrate {end} {}", ticket.id))
         ));
     }
     output::words(format_args!(
