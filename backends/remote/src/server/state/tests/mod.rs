@@ -128,6 +128,7 @@ impl Bench {
             node: node.into(),
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             expires,
+            if_epoch: None,
         };
         block_on(self.state().grant(MANAGER, &request))
     }
@@ -138,7 +139,11 @@ impl Bench {
 
     pub fn revoke(&self, scope: &str, node: &str) -> bool {
         let (scope, node) = (scope.into(), node.into());
-        let answer = block_on(self.state().revoke(&RevokeRequest { scope, node }));
+        let answer = block_on(self.state().revoke(&RevokeRequest {
+            scope,
+            node,
+            if_epoch: None,
+        }));
         answer.expect("revoked").revoked
     }
 
