@@ -190,7 +190,10 @@ impl Guest {
                 self.entrance.hall().make_way(Instant::now());
             }
         };
-        unless(shake, async { drop(unless(overdue, self.sent_away()).await) }).await
+        let ended = async {
+            unless(overdue, self.sent_away()).await;
+        };
+        unless(shake, ended).await
     }
 
     /// Its handshake ended with a certificate.
