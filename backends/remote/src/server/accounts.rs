@@ -87,9 +87,7 @@ impl Accounts {
                 limit: None,
             }),
         });
-        known
-            .accounts
-            .insert(Arc::clone(uri), Arc::clone(&account));
+        known.accounts.insert(Arc::clone(uri), Arc::clone(&account));
         account
     }
 

@@ -356,3 +356,6 @@ impl Hall {
         self.serve();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,10 +143,7 @@ impl Server {
                 process: random::hex(6)?,
                 next: AtomicU64::new(0),
             },
-            entrance: Arc::new(entrance::Entrance::new(
-                room.waiting,
-                entrance::HANDSHAKES,
-            )),
+            entrance: Arc::new(entrance::Entrance::new(room.waiting, entrance::HANDSHAKES)),
             connections: Arc::new(Semaphore::new(room.connections)),
             turned_away: Arc::new(Semaphore::new(room::TURNED_AWAY)),
             accounts: accounts::Accounts::default(),

@@ -8,3 +8,4 @@ mod identity;
 mod paths;
 mod slow;
 mod smuggling;
+mod storm;
