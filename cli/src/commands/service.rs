@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use clap::Args;
 use jiff::Timestamp;
 use keyhaul_core::{Error, ErrorKind, Reference, Request, Result, StoreConfig};
-use keyhaul_remote::client::{Paging, Service};
-use keyhaul_remote::protocol::Grant;
+use keyhaul_remote::client::Service;
+use keyhaul_remote::protocol::{Grant, Paging, check_node_name};
 use serde::Serialize;
 
 use super::Output;
@@ -176,15 +176,9 @@ pub fn scope(text: &str) -> Result<String, String> {
 
 /// A node's name on the command line.
 pub fn node(text: &str) -> Result<String, String> {
-    let whole = |text: &str| {
-        let reference = Reference::parse(&format!("{text}/x"));
-        reference.is_ok_and(|reference| reference.scope() == text)
-    };
-    // The node's own scope has to be one, too.
-    if whole(text) && whole(&format!("@host.{text}")) {
-        Ok(text.to_owned())
-    } else {
-        Err("a node's name is 1 to 123 of [A-Za-z0-9._-] and does not start with `-`".to_owned())
+    match check_node_name(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(error.message().to_owned()),
     }
 }
 

@@ -194,7 +194,7 @@ fn latest(bench: &Bench) -> EndRequest {
     let all = block_on(
         bench
             .state()
-            .tickets(Some(SCOPE), None, &PageQuery::default(), |_| true),
+            .tickets(Some(SCOPE), None, &Paging::default(), |_| true),
     );
     let all = all.expect("a page").tickets;
     let node =
@@ -288,7 +288,7 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
         let all = block_on(
             bench
                 .state()
-                .tickets(Some(SCOPE), None, &PageQuery::default(), |_| true),
+                .tickets(Some(SCOPE), None, &Paging::default(), |_| true),
         );
         let all = all.expect("a page").tickets;
         let runs =
