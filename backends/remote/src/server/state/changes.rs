@@ -158,7 +158,8 @@ impl State {
             }
         }
         for id in fresh {
-            self.change(move |work| tickets::fetch(work, &id)).await?;
+            self.change_in_time(move |work| tickets::fetch(work, &id))
+                .await?;
         }
         Ok(())
     }

@@ -82,6 +82,21 @@ impl Bench {
         self.state = Some(opened.expect("opened"));
     }
 
+    /// Ends the service as a kill does, with what is in its files at this moment: a copy of them is
+    /// what it is opened on again.
+    pub fn kill(&mut self) {
+        let folder = tempfile::tempdir().expect("folder");
+        for name in ["service.db", "service.db-wal"] {
+            let from = self.folder.path().join(name);
+            if from.exists() {
+                std::fs::copy(from, folder.path().join(name)).expect("copied");
+            }
+        }
+        self.state = None;
+        self.folder = folder;
+        self.reopen();
+    }
+
     /// Time goes by.
     pub fn pass(&self, seconds: i64) {
         self.step(seconds);
@@ -200,7 +215,8 @@ pub fn reference(text: &str) -> Reference {
 }
 
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().build();
     runtime.expect("a runtime").block_on(future)
 }
 
