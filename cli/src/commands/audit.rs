@@ -121,7 +121,8 @@ fn show(
         let answer = keys.ask(keys.service.audit(None, Some(1), &keys.request))?;
         after = Some(answer.head.sequence.saturating_sub(last));
     }
-    let mut left = limit;
+    // To look is recorded too, and is none of the latest that were meant.
+    let mut left = last.or(limit);
     let mut records = Vec::new();
     loop {
         let most = left.map(|left| usize::try_from(left).unwrap_or(usize::MAX));
