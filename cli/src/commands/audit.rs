@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use keyhaul_core::{Error, ErrorKind};
 use keyhaul_remote::protocol::AuditHead;
-use keyhaul_remote::server::audit::verify;
+use keyhaul_remote::server::verify_audit;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -91,7 +91,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
             head,
             output,
         } => {
-            let found = verify(&files, head.as_ref())
+            let found = verify_audit(&files, head.as_ref())
                 .map_err(|error| files.iter().find_map(|file| other(file)).unwrap_or(error))?;
             let sound = Sound {
                 first: found.first,

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use clap::Args;
 use jiff::Timestamp;
 use keyhaul_core::{Error, ErrorKind, Reference, Result, StoreConfig};
-use keyhaul_remote::client::{Paging, Service};
-use keyhaul_remote::protocol::Grant;
+use keyhaul_remote::client::Service;
+use keyhaul_remote::protocol::{Grant, Paging, check_node_name};
 
 use crate::failure::Outcome;
 use crate::output::Rows;
@@ -108,13 +108,9 @@ pub fn scope(text: &str) -> Result<String, String> {
 
 /// A node's name on the command line.
 pub fn node(text: &str) -> Result<String, String> {
-    match Reference::parse(&format!("{text}/x")) {
-        Ok(reference)
-            if reference.scope() == text && text.len() <= 122 && !text.starts_with('@') =>
-        {
-            Ok(text.to_owned())
-        }
-        _ => Err("a node's name is 1 to 122 of [A-Za-z0-9._-]".to_owned()),
+    match check_node_name(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(error.message().to_owned()),
     }
 }
 

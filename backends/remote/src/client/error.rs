@@ -1,9 +1,9 @@
 //! What TLS and sockets mean in keyhaul's words.
 
-use std::error::Error as StdError;
 use std::io;
 
 use keyhaul_core::{Error, ErrorKind};
+use keyhaul_tls::find;
 use rustls::{AlertDescription, CertificateError};
 
 use super::config::Address;
@@ -123,19 +123,4 @@ pub(super) fn tls(error: &rustls::Error, address: &Address) -> Error {
         }
         _ => told(ErrorKind::Unavailable, "and TLS: no agreement"),
     }
-}
-
-/// The first `T` under an error. An I/O error keeps its own source apart.
-pub(super) fn find<'a, T: StdError + 'static>(
-    error: &'a (dyn StdError + 'static),
-) -> Option<&'a T> {
-    if let Some(found) = error.downcast_ref::<T>() {
-        // An I/O error that only carries another is looked into first by whoever asks for that.
-        return Some(found);
-    }
-    let inside = error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-        .and_then(|inside| find(inside));
-    inside.or_else(|| error.source().and_then(find))
 }

@@ -14,8 +14,8 @@ use super::pool::{Pool, Repeat};
 use super::wire::Failure;
 use crate::protocol::{
     AuditAnswer, BeginRequest, DeleteAnswer, DeleteRequest, EndRequest, Grant, GrantRequest,
-    GrantsAnswer, Node, NodeRequest, NodesAnswer, QuarantineAnswer, RestoreRequest, RevokeAnswer,
-    RevokeRequest, ServiceAnswer, Stat, Ticket, TicketState, TicketsAnswer, path,
+    GrantsAnswer, Node, NodeRequest, NodesAnswer, Paging, QuarantineAnswer, RestoreRequest,
+    RevokeAnswer, RevokeRequest, ServiceAnswer, Stat, Ticket, TicketState, TicketsAnswer, path,
 };
 
 /// A key service, as managers and operators use it. Cheap to clone: clones share connections.
@@ -27,15 +27,6 @@ use crate::protocol::{
 pub struct Service {
     descriptor: Descriptor,
     pool: Arc<Pool>,
-}
-
-/// Which part of a long answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Paging {
-    /// At most this many entries; the service may give fewer.
-    pub limit: Option<usize>,
-    /// Where the page before ended: its `next`.
-    pub after: Option<String>,
 }
 
 impl Service {
@@ -90,7 +81,7 @@ impl Service {
         let call = Call::get(path::GRANTS, request)
             .query("scope", scope)
             .query("node", node);
-        self.ask(page.of(call)).await
+        self.ask(paged(call, page)).await
     }
 
     /// Which nodes can read `SCOPE/NAME`.
@@ -148,7 +139,7 @@ impl Service {
         let call = Call::get(path::MIGRATIONS, request)
             .query("scope", scope)
             .query("state", state.map(TicketState::name));
-        self.ask(page.of(call)).await
+        self.ask(paged(call, page)).await
     }
 
     /// Takes everything from a node, and says what it has fetched.
@@ -169,7 +160,7 @@ impl Service {
 
     /// Nodes that ever held a grant, or fetched something.
     pub async fn nodes(&self, page: &Paging, request: &Request) -> Result<NodesAnswer> {
-        self.ask(page.of(Call::get(path::NODES, request))).await
+        self.ask(paged(Call::get(path::NODES, request), page)).await
     }
 
     /// Deletes a secret, and says until when it can be brought back.
@@ -230,12 +221,11 @@ impl fmt::Debug for Service {
     }
 }
 
-impl Paging {
-    fn of<'a>(&self, call: Call<'a>) -> Call<'a> {
-        let limit = self.limit.map(|limit| limit.to_string());
-        call.query("limit", limit.as_deref())
-            .query("after", self.after.as_deref())
-    }
+/// The call, for this part of its answer.
+fn paged<'a>(call: Call<'a>, page: &Paging) -> Call<'a> {
+    let limit = page.limit.map(|limit| limit.to_string());
+    call.query("limit", limit.as_deref())
+        .query("after", page.after.as_deref())
 }
 
 /// A request that is not sent again, and what shows how things stand.

@@ -1,6 +1,6 @@
 //! The key service: any store, for nodes that read only what they are granted.
 
-pub mod audit;
+mod audit;
 mod burial;
 mod call;
 mod config;
@@ -15,7 +15,7 @@ mod listen;
 mod lists;
 mod private;
 mod room;
-pub mod state;
+mod state;
 mod sweep;
 mod tls;
 
@@ -37,6 +37,7 @@ use tls::Tls;
 
 use crate::protocol::seal::Recipient;
 
+pub use audit::{Verified, verify as verify_audit};
 pub use config::{Limits, Settings, TlsFiles};
 pub use identity::Roles;
 

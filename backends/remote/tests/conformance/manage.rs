@@ -7,10 +7,9 @@ use keyhaul_core::{
     ErrorKind, GetOptions, IdempotencyId, MemoryStore, PutMode, PutOptions, Recipe, Request,
     SecretBytes, SecretPath, SecretStore as _,
 };
-use keyhaul_remote::client::Paging;
 use keyhaul_remote::protocol::{
-    BeginRequest, DeleteRequest, EndRequest, GrantRequest, OPENAPI, RestoreRequest, RevokeRequest,
-    Role, TicketState,
+    BeginRequest, DeleteRequest, EndRequest, GrantRequest, OPENAPI, Paging, RestoreRequest,
+    RevokeRequest, Role, TicketState,
 };
 
 use crate::SOFTLY;

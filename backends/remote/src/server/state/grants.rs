@@ -8,13 +8,13 @@ use super::memory::Change;
 use super::time::timestamp;
 use super::writer::Work;
 use super::{Ended, names, tickets};
-use crate::protocol::{Grant, GrantRequest, RevokeAnswer, RevokeRequest};
+use crate::protocol::{Grant, GrantRequest, RevokeAnswer, RevokeRequest, check_node_name};
 
 /// Gives a grant. The same again changes nothing; other terms replace the old.
 pub(super) fn give(work: &mut Work<'_>, by: &str, request: &GrantRequest) -> Result<Grant> {
     let (scope, node) = (request.scope.as_str(), request.node.as_str());
     names::scope(scope)?;
-    names::node(node)?;
+    check_node_name(node)?;
     let names = names::patterns(scope, &request.names)?;
     let expires = names::end(request.expires, work.now)?;
     refuse_quarantined(work, node)?;
@@ -65,7 +65,7 @@ pub(super) fn give(work: &mut Work<'_>, by: &str, request: &GrantRequest) -> Res
 /// Takes a grant away, whatever migration it belongs to. Where there is none, changes nothing.
 pub(super) fn revoke(work: &mut Work<'_>, request: &RevokeRequest) -> Result<RevokeAnswer> {
     names::scope(&request.scope)?;
-    names::node(&request.node)?;
+    check_node_name(&request.node)?;
     let revoked = take(work, &request.scope, &request.node)?;
     Ok(RevokeAnswer {
         revoked,

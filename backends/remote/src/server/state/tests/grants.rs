@@ -290,7 +290,7 @@ fn grants_and_nodes_come_in_pages() {
     let list = |scope, node, limit| {
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
-            let query = PageQuery {
+            let query = Paging {
                 limit: Some(limit),
                 after,
             };
@@ -320,7 +320,7 @@ fn grants_and_nodes_come_in_pages() {
         assert_eq!(list(Some("c"), Some("x"), limit), "c/x");
         assert_eq!(list(Some("d"), None, limit), "");
     }
-    let query = PageQuery {
+    let query = Paging {
         limit: Some(2),
         after: None,
     };
@@ -331,7 +331,7 @@ fn grants_and_nodes_come_in_pages() {
         .map(|n| (n.node.as_str(), n.grants))
         .collect();
     assert_eq!(named, [("x", 3), ("y", 3)]);
-    let query = PageQuery {
+    let query = Paging {
         limit: None,
         after: page.next,
     };
@@ -394,11 +394,11 @@ fn tombstones_are_remembered() {
 }
 
 /// Everything that a page by page of one shows, cursors and all.
-fn walk<T>(page: impl Fn(&PageQuery) -> (Vec<T>, Option<String>)) -> (Vec<T>, Vec<String>) {
+fn walk<T>(page: impl Fn(&Paging) -> (Vec<T>, Option<String>)) -> (Vec<T>, Vec<String>) {
     let (mut seen, mut cursors, mut after) = (Vec::new(), Vec::new(), None);
     loop {
         let limit = Some(1);
-        let (entries, next) = page(&PageQuery { limit, after });
+        let (entries, next) = page(&Paging { limit, after });
         assert!(entries.len() <= 1);
         seen.extend(entries);
         cursors.extend(next.clone());
@@ -461,7 +461,7 @@ fn pages_and_their_cursors_show_nothing_of_others() {
     assert_eq!(scopes, ["mine-2", "mine-1"]);
     assert_eq!(cursors, [tickets[0].id.as_str()]);
     // The control: whoever covers all sees all.
-    let all = PageQuery::default();
+    let all = Paging::default();
     let all = block_on(bench.state().tickets(None, None, &all, |_| true)).expect("a page");
     assert_eq!(all.tickets.len(), 5);
 }

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::protocol::{
-    BeginRequest, EndRequest, Grant, GrantRequest, RevokeRequest, Ticket, TicketState,
+    BeginRequest, EndRequest, Grant, GrantRequest, Paging, RevokeRequest, Ticket, TicketState,
 };
 
 const MANAGER: &str = "spiffe://site/manager/m";

@@ -232,7 +232,7 @@ fn without_its_thread_nothing_is_permitted_or_changed() {
     assert!(!bench.reads("y", "@host.y/tpm"));
     let refused = bench.grant_with("web02", "y", &[], None);
     assert_eq!(kind(refused), ErrorKind::Unavailable);
-    let page = PageQuery::default();
+    let page = Paging::default();
     assert_eq!(
         kind(block_on(bench.state().nodes(&page))),
         ErrorKind::Unavailable

@@ -210,7 +210,7 @@ impl Real {
 
     /// The tickets, the oldest first.
     fn tickets(&self) -> Vec<Ticket> {
-        let page = PageQuery::default();
+        let page = Paging::default();
         let found = self
             .bench
             .state()
