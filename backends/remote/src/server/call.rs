@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use keyhaul_core::{Error, ErrorKind, IdempotencyId, Reference, Request, Result};
@@ -21,6 +21,10 @@ use crate::protocol::Role;
 
 /// The outcome of a change that has only begun.
 pub(super) const BEGIN: &str = "begin";
+/// The operation of a record that says that somebody was refused too much.
+pub(super) const LIMIT: &str = "limit";
+/// How much longer than its caller's patience an answer to a change is awaited. The change goes on.
+const LONGER: Duration = Duration::from_secs(10);
 /// The scope that is each node's own.
 const HOST: &str = "@host";
 
@@ -155,9 +159,9 @@ impl Call {
     /// Writes records down, durably.
     ///
     /// # Errors
-    /// `Internal`: then nothing may be done or told.
+    /// As [`Connection::record`]: then nothing may be done or told.
     pub(super) async fn record(&self, entries: Vec<Entry>) -> Result<u64> {
-        self.shared().record(entries).await
+        self.connection.record(entries).await
     }
 
     /// The answer to what only looks: told once the audit has it.
@@ -225,11 +229,20 @@ impl Call {
                 Ok(answer) => note(answer, &mut done),
                 Err(error) => fail(&mut done, error),
             }
-            call.record(vec![done]).await?;
+            // Whatever its caller has to spend: what was begun has an end.
+            call.shared().record(vec![done]).await?;
             result
         });
-        let result = task.await;
-        json(&result.unwrap_or_else(|_| Err(internal("a defect of the service")))?)
+        // The stores' patience is the caller's. This is for disks that hang, under the state.
+        match tokio::time::timeout_at((self.deadline + LONGER).into(), task).await {
+            Ok(result) => {
+                json(&result.unwrap_or_else(|_| Err(internal("a defect of the service")))?)
+            }
+            Err(_) => Err(Error::new(
+                ErrorKind::Timeout,
+                "the service could not finish it in time: it may still be done",
+            )),
+        }
     }
 }
 

@@ -65,7 +65,11 @@ pub struct TlsFiles {
 pub struct Limits {
     /// Connections that have shown a certificate.
     pub connections: usize,
-    /// How long a handshake may take.
+    /// How many of them show certificates with the same URI.
+    pub connections_per_identity: usize,
+    /// How long a connection may wait for its turn to shake hands.
+    pub queue: Duration,
+    /// How long a handshake may take, from its turn on; and how long nothing may come before it.
     pub handshake: Duration,
     /// How long a body may take to arrive.
     pub body: Duration,
@@ -78,11 +82,19 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4096,
+            connections_per_identity: share(4096),
+            queue: Duration::from_secs(60),
             handshake: Duration::from_secs(10),
             body: Duration::from_secs(30),
             idle: Duration::from_secs(300),
         }
     }
+}
+
+/// How many of `connections` one identity may have where nobody says: a quarter, so that one that
+/// goes wrong keeps nobody else out, and some processes of a host have one each in any case.
+fn share(connections: usize) -> usize {
+    (connections / 4).max(64).min(connections)
 }
 
 impl Settings {
@@ -173,6 +185,8 @@ struct WrittenRole {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct WrittenLimits {
     connections: Option<Spanned<i64>>,
+    connections_per_identity: Option<Spanned<i64>>,
+    queue: Option<Spanned<String>>,
     handshake: Option<Spanned<String>>,
     body: Option<Spanned<String>>,
     idle: Option<Spanned<String>>,
@@ -267,15 +281,14 @@ impl Document<'_> {
     fn limits(self, written: &WrittenLimits) -> Result<Limits> {
         let mut limits = Limits::default();
         if let Some(number) = &written.connections {
-            limits.connections = usize::try_from(*number.get_ref())
-                .ok()
-                .filter(|number| (1..=MAX_CONNECTIONS).contains(number))
-                .ok_or_else(|| {
-                    let rule = format!("`connections` is 1 to {MAX_CONNECTIONS}");
-                    self.refuse(number.span().start, rule)
-                })?;
+            limits.connections = self.number(number, "connections", MAX_CONNECTIONS)?;
         }
+        limits.connections_per_identity = match &written.connections_per_identity {
+            None => share(limits.connections),
+            Some(number) => self.number(number, "connections-per-identity", limits.connections)?,
+        };
         for (text, limit) in [
+            (&written.queue, &mut limits.queue),
             (&written.handshake, &mut limits.handshake),
             (&written.body, &mut limits.body),
             (&written.idle, &mut limits.idle),
@@ -289,6 +302,16 @@ impl Document<'_> {
             }
         }
         Ok(limits)
+    }
+
+    fn number(self, number: &Spanned<i64>, name: &str, most: usize) -> Result<usize> {
+        usize::try_from(*number.get_ref())
+            .ok()
+            .filter(|number| (1..=most).contains(number))
+            .ok_or_else(|| {
+                let rule = format!("`{name}` is 1 to {most}");
+                self.refuse(number.span().start, rule)
+            })
     }
 
     fn duration(self, text: &Spanned<String>, least: Duration, most: Duration) -> Result<Duration> {
@@ -345,6 +368,7 @@ scopes = ["prod-*"]
 [limits]
 connections = 10
 idle = "1m"
+connections-per-identity = 5
 "#;
 
     #[test]
@@ -353,12 +377,24 @@ idle = "1m"
         assert_eq!(settings.listen.len(), 2);
         assert_eq!(settings.delete_window, Duration::from_secs(3600));
         assert_eq!(settings.limits.connections, 10);
+        assert_eq!(settings.limits.connections_per_identity, 5);
         assert_eq!(settings.limits.idle, Duration::from_secs(60));
         assert_eq!(settings.limits.handshake, Duration::from_secs(10));
         let identity = settings.roles.identify("spiffe://site/manager/a");
         let identity = identity.expect("a manager");
         assert_eq!(identity.role, Role::Manager);
         assert!(identity.covers("prod-1") && !identity.covers("test-1"));
+    }
+
+    #[test]
+    fn an_identity_has_a_share_of_the_connections_where_nobody_says() {
+        for (connections, share) in [(4096, 1024), (200, 64), (2, 2)] {
+            let text = GOOD
+                .replace("connections-per-identity = 5\n", "")
+                .replace("connections = 10", &format!("connections = {connections}"));
+            let settings = Settings::parse("server.toml", &text).expect("sound");
+            assert_eq!(settings.limits.connections_per_identity, share);
+        }
     }
 
     #[test]
@@ -388,6 +424,7 @@ idle = "1m"
             (replaced("[limits]", "[limit]"), 23, "`limits`"),
             (replaced("\"manager\"", "\"admin\""), 20, "`manager`"),
             (replaced("connections = 10", "connections = 0"), 24, "1 to"),
+            (replaced("-identity = 5", "-identity = 11"), 26, "1 to 10"),
             (replaced("[\"prod-*\"]", "[\"prod/*\"]"), 21, "'/'"),
             (replaced("manager/*", "node/*"), 19, "server.toml:14"),
             (replaced("version = 1", "version = "), 1, ""),

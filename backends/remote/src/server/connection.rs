@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
-use keyhaul_core::Result;
+use keyhaul_core::{Error, ErrorKind, Result};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Notify;
 
+use super::accounts::{Account, Charge};
+use super::audit::Entry;
+use super::call::{BEGIN, LIMIT};
 use super::identity::{Identity, MAX_URI, Refusal};
 use super::{Live, Shared};
 use crate::protocol::seal::Sender;
@@ -31,12 +34,25 @@ pub(super) struct Connection {
     chain: Vec<CertificateDer<'static>>,
     standing: Mutex<Standing>,
     senders: Mutex<VecDeque<(Box<str>, Arc<Sender>)>>,
+    /// What its holder takes up, here and on other connections.
+    pub(super) account: Arc<Account>,
+    /// Why nothing that it asks is looked at, where that is so.
+    pub(super) turned_away: Option<Away>,
     /// Asks the loop of the connection to end it.
     pub(super) closing: Notify,
     opened: Instant,
     running: AtomicUsize,
     /// When a request began or ended last, in milliseconds since the beginning.
     active: AtomicU64,
+}
+
+/// Why a connection is one too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Away {
+    /// There are as many as there may be.
+    Full,
+    /// Its holder has as many as one may have.
+    Share,
 }
 
 /// What was found when the certificate was last looked at.
@@ -54,6 +70,7 @@ impl Connection {
         peer: SocketAddr,
         chain: Vec<CertificateDer<'static>>,
     ) -> Self {
+        let account = shared.accounts.of(&uri(&chain));
         let mut fingerprint = [0; 32];
         if let Some(certificate) = chain.first() {
             let digest = digest::digest(&digest::SHA256, certificate);
@@ -71,6 +88,8 @@ impl Connection {
             chain,
             standing: Mutex::new(standing),
             senders: Mutex::default(),
+            account,
+            turned_away: None,
             closing: Notify::new(),
             opened: Instant::now(),
             running: AtomicUsize::new(0),
@@ -98,15 +117,50 @@ impl Connection {
 
     /// What the certificate calls its holder, whether it is anybody here or not.
     pub(super) fn uri(&self) -> Arc<str> {
-        let parsed = self.chain.first().map(webpki::EndEntityCert::try_from);
-        match parsed {
-            Some(Ok(certificate)) => certificate
-                .valid_uri_names()
-                .find(|uri| uri.len() <= MAX_URI && uri.bytes().all(|byte| byte.is_ascii_graphic()))
-                .unwrap_or_default()
-                .into(),
-            _ => "".into(),
+        uri(&self.chain)
+    }
+
+    /// Writes records of what is asked here down, durably; refusals as long as the holder has any to
+    /// spend.
+    ///
+    /// # Errors
+    /// `Internal` or `Timeout`: then nothing may be done or told. `RateLimited` where there were too
+    /// many refusals: they are counted, not recorded, and nothing may be told either.
+    pub(super) async fn record(&self, mut entries: Vec<Entry>) -> Result<u64> {
+        let refusals = entries.iter().filter(|entry| is_refusal(entry)).count();
+        if refusals == 0 {
+            return self.shared.record(entries).await;
         }
+        match self.account.charge(refusals) {
+            Charge::Paid => {}
+            Charge::Refused(wait) => return Err(limited(wait)),
+            Charge::Limited(time) => {
+                entries.extend(entries.last().map(|last| begin(last, time)));
+                self.limit(time);
+            }
+        }
+        self.shared.record(entries).await
+    }
+
+    /// Ends the limit of the holder when it is time.
+    fn limit(&self, time: Duration) {
+        self.shared.sparing.warn("limited", || {
+            tracing::warn!(
+                uri = &*self.uri(), peer = %self.peer, seconds = time.as_secs(),
+                "too many requests of one certificate were refused: what it asks is answered unheard, and the audit counts it"
+            );
+        });
+        let (account, shared) = (Arc::clone(&self.account), Arc::downgrade(&self.shared));
+        let uri = self.uri();
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            if let Some(shared) = shared.upgrade()
+                && let Some(unrecorded) = account.end()
+            {
+                // The failure has been logged.
+                let _ = shared.record(vec![end(&shared, uri, unrecorded)]).await;
+            }
+        });
     }
 
     /// The key agreement with the holder of `key`.
@@ -158,6 +212,81 @@ impl Drop for Running {
         self.0.touch();
         self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// What a certificate calls its holder; nothing where that is no URI.
+fn uri(chain: &[CertificateDer<'_>]) -> Arc<str> {
+    let parsed = chain.first().map(webpki::EndEntityCert::try_from);
+    match parsed {
+        Some(Ok(certificate)) => certificate
+            .valid_uri_names()
+            .find(|uri| uri.len() <= MAX_URI && uri.bytes().all(|byte| byte.is_ascii_graphic()))
+            .unwrap_or_default()
+            .into(),
+        _ => "".into(),
+    }
+}
+
+/// Whether it cost the one who asked nothing to have it recorded: what is not granted, and what is
+/// no reference. What is granted and not there is the granted's business.
+fn is_refusal(entry: &Entry) -> bool {
+    [
+        ErrorKind::PermissionDenied,
+        ErrorKind::Unauthenticated,
+        ErrorKind::InvalidReference,
+    ]
+    .iter()
+    .any(|kind| kind.name() == entry.outcome)
+}
+
+/// What whoever is limited is told, whatever it asks.
+pub(super) fn limited(wait: Duration) -> Error {
+    Error::new(
+        ErrorKind::RateLimited,
+        "too many requests with this certificate were refused: for a while none is looked at",
+    )
+    .with_retry_after(wait)
+    .with_advice(
+        "stop what asks for secrets that are not granted; the service's audit says what that was",
+    )
+}
+
+/// The record of a limit that begins, beside the refusal that brought it about.
+fn begin(last: &Entry, time: Duration) -> Entry {
+    let mut entry = Entry {
+        operation: LIMIT,
+        subject: None,
+        outcome: BEGIN,
+        reason: Some("too many refusals: what is asked from here on is refused and counted".into()),
+        version: None,
+        epoch: None,
+        migration: None,
+        terms: serde_json::Map::new(),
+        ..last.clone()
+    };
+    entry.term("seconds", serde_json::Value::from(time.as_secs()));
+    entry
+}
+
+/// The record of one that ends.
+pub(super) fn end(shared: &Shared, uri: Arc<str>, unrecorded: u64) -> Entry {
+    let mut entry = Entry {
+        request: shared.fresh_id().into(),
+        actor: uri,
+        role: None,
+        peer: "".into(),
+        operation: LIMIT,
+        subject: None,
+        node: None,
+        outcome: Entry::OK,
+        reason: Some("the limit is over".into()),
+        version: None,
+        epoch: None,
+        migration: None,
+        terms: serde_json::Map::new(),
+    };
+    entry.term("unrecorded", serde_json::Value::from(unrecorded));
+    entry
 }
 
 fn holder(live: &Live, chain: &[CertificateDer<'_>]) -> Result<Arc<Identity>, Refusal> {

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::audit::Entry;
 use super::call::Call;
-use super::connection::Connection;
+use super::connection::{Away, Connection, limited};
 use super::failure::{internal, invalid, wrong_role};
 use super::guard::Operation;
 use super::handlers;
@@ -32,6 +32,8 @@ const SMALL_BODY: usize = 256 * 1024;
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60));
 /// The longest id of a request.
 const MAX_ID: usize = 64;
+/// When whoever had one connection too many may try again.
+const AGAIN: Duration = Duration::from_secs(5);
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -94,6 +96,11 @@ async fn answer(
     body: &mut Incoming,
     id: &Arc<str>,
 ) -> Result<Vec<u8>, Failure> {
+    if let Some(away) = connection.turned_away {
+        connection.closing.notify_one();
+        return Err(turned_away(away).into());
+    }
+    connection.account.admit().map_err(limited)?;
     let live = connection.shared.live();
     let identity = match connection.identity(&live) {
         Ok(identity) => identity,
@@ -174,10 +181,27 @@ async fn nobody(
         migration: None,
         terms: serde_json::Map::new(),
     };
-    match connection.shared.record(vec![entry]).await {
+    match connection.record(vec![entry]).await {
         Ok(_) => error,
         Err(failed) => failed,
     }
+}
+
+/// What whoever has one connection too many is told: another server of the service may have room.
+fn turned_away(away: Away) -> Error {
+    let (kind, words) = match away {
+        Away::Full => (
+            ErrorKind::Unavailable,
+            "the service has as many connections as it takes",
+        ),
+        Away::Share => (
+            ErrorKind::RateLimited,
+            "this certificate has as many connections as one may have",
+        ),
+    };
+    Error::new(kind, words)
+        .with_retry_after(AGAIN)
+        .with_advice("`[limits]` in the service's configuration says how many that are")
 }
 
 /// There is no such path, or no such method on it.

@@ -13,17 +13,21 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, TryAcquireError, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::connection::Connection;
-use super::{Live, Shared, http};
+use super::accounts::Share;
+use super::connection::{Away, Connection};
+use super::entrance::{Guest, unless};
+use super::{Shared, http};
 
 /// How long a connection that is to end may take to finish what runs.
 pub(super) const GRACE: Duration = Duration::from_secs(20);
 /// The same, for one on which nothing runs: its far end has only to say that it heard.
 const SHORT_GRACE: Duration = Duration::from_secs(2);
+/// How long a connection that is one too many may take to hear of it.
+const AWAY: Duration = Duration::from_secs(5);
 /// How long to wait where the system has no descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -53,7 +57,10 @@ pub(super) async fn accept(
     let mut watched = pin!(watched);
     loop {
         let accepted = {
-            let mut next = pin!(listener.accept());
+            let mut next = pin!(async {
+                shared.entrance.room().await;
+                listener.accept().await
+            });
             poll_fn(|cx| match watched.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(None),
                 Poll::Pending => next.as_mut().poll(cx).map(Some),
@@ -63,7 +70,9 @@ pub(super) async fn accept(
         match accepted {
             None => return,
             Some(Ok((stream, peer))) => {
-                tokio::spawn(greet(Arc::clone(&shared), stream, peer, ended.clone()));
+                let guest = shared.entrance.admit(peer.ip());
+                let greeted = greet(Arc::clone(&shared), stream, peer, guest, ended.clone());
+                tokio::spawn(greeted);
             }
             Some(Err(error)) => {
                 // A connection that broke off before it was taken, or no descriptors: both pass.
@@ -79,57 +88,166 @@ async fn pin_end(ended: &mut watch::Receiver<bool>) {
     let _ = ended.wait_for(|ended| *ended).await;
 }
 
-/// Shakes hands, and serves whoever has shown a certificate.
+/// Lets one in when it is its turn, and serves it. What is large is made when it is needed: until
+/// then a connection is a descriptor and little besides.
 async fn greet(
     shared: Arc<Shared>,
     stream: TcpStream,
     peer: SocketAddr,
+    guest: Guest,
     ended: watch::Receiver<bool>,
 ) {
+    let mut ends = ended.clone();
+    let came = come_in(&shared, stream, peer, guest);
+    match unless(came, pin_end(&mut ends)).await {
+        Some(Ok(came)) => Box::pin(came.serve(ended)).await,
+        Some(Err(Lost::Noted(what))) => tracing::debug!(%peer, "no connection: {what}"),
+        Some(Err(Lost::Warned(what))) => shared.sparing.warn(what, || {
+            tracing::warn!(%peer, "no connection: {what}");
+        }),
+        Some(Err(Lost::Failed(error))) => {
+            let what = failure(&error);
+            let write = || tracing::warn!(%peer, %error, "no connection: {what}");
+            shared.sparing.warn(what, write);
+        }
+        None => {}
+    }
+}
+
+/// Why nobody came in.
+enum Lost {
+    /// It happens: who looks whether something listens does that.
+    Noted(&'static str),
+    Warned(&'static str),
+    Failed(std::io::Error),
+}
+
+/// Who came in: with a certificate, and with room, if only to be told that there is none.
+struct Came {
+    stream: Stream,
+    connection: Connection,
+    builder: auto::Builder<TokioExecutor>,
+    idle: Duration,
+    _share: Option<Share>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Waits for the first bytes, and for its turn; then shakes hands.
+async fn come_in(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    guest: Guest,
+) -> Result<Came, Lost> {
+    let limits = shared.live().limits;
+    {
+        let mut byte = [0];
+        let first = timeout(limits.handshake, stream.peek(&mut byte));
+        match unless(first, guest.sent_away()).await {
+            Some(Ok(Ok(1))) => {}
+            Some(Ok(_)) => return Err(Lost::Noted("it was closed without a word")),
+            Some(Err(_)) => return Err(Lost::Noted("it said nothing in time")),
+            None => return Err(Lost::Warned("it said nothing, and had to make room")),
+        }
+    }
+    match timeout(limits.queue, guest.turn()).await {
+        Ok(true) => {}
+        Ok(false) => return Err(Lost::Warned("too many of its address wait")),
+        Err(_) => return Err(Lost::Warned("too many wait: its turn did not come in time")),
+    }
+    Box::pin(shake(shared, stream, peer, guest)).await
+}
+
+async fn shake(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    guest: Guest,
+) -> Result<Came, Lost> {
     let live = shared.live();
     // Answers are written whole: waiting to fill a packet only delays them.
     let _ = stream.set_nodelay(true);
     let acceptor = TlsAcceptor::from(Arc::clone(&live.tls.config));
-    let shaken = timeout(
-        live.limits.handshake,
-        shake(&shared, acceptor.accept(stream)),
-    );
-    let stream = match shaken.await {
-        Ok(Some(Ok(stream))) => stream,
-        Ok(Some(Err(error))) => return tracing::debug!(%peer, %error, "no handshake"),
-        Ok(None) => return tracing::debug!(%peer, "a handshake had to make room"),
-        Err(_) => return tracing::debug!(%peer, "no handshake in time"),
-    };
-    let Ok(room) = Arc::clone(&shared.connections).try_acquire_owned() else {
-        return tracing::warn!(%peer, "there are as many connections as the limit allows");
+    let accepted = timeout(live.limits.handshake, acceptor.accept(stream));
+    let stream = match guest.shake(accepted).await {
+        Some(Ok(Ok(stream))) => stream,
+        Some(Ok(Err(error))) => return Err(Lost::Failed(error)),
+        Some(Err(_)) => return Err(Lost::Warned("its handshake took too long")),
+        None => return Err(Lost::Warned("its handshake took long, and others waited")),
     };
     let (_, tls) = stream.get_ref();
     let Some(chain) = tls.peer_certificates() else {
-        return;
+        return Err(Lost::Warned("it has shown no certificate"));
     };
     let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
     let is_h2 = tls.alpn_protocol() == Some(b"h2");
-    let connection = Connection::new(Arc::clone(&shared), &live, peer, chain);
-    let builder = builder(&live, is_h2);
-    drop(live);
-    serve(builder, TokioIo::new(stream), Arc::new(connection), ended).await;
-    drop(room);
+    let mut connection = Connection::new(Arc::clone(shared), &live, peer, chain);
+    let share = connection
+        .account
+        .connect(live.limits.connections_per_identity);
+    let room = match share {
+        Some(_) => Arc::clone(&shared.connections).try_acquire_owned(),
+        None => Err(TryAcquireError::NoPermits),
+    };
+    let (room, idle) = match room {
+        Ok(room) => (room, live.limits.idle),
+        Err(_) => {
+            let (away, what) = match share {
+                Some(_) => (Away::Full, "there are as many connections as may be"),
+                None => (Away::Share, "its certificate has as many as one may have"),
+            };
+            connection.turned_away = Some(away);
+            let uri = connection.uri();
+            shared.sparing.warn(what, || {
+                tracing::warn!(%peer, %uri, "a connection is turned away: {what}");
+            });
+            let room = Arc::clone(&shared.turned_away).try_acquire_owned();
+            let room = room.map_err(|_| Lost::Noted("there are too many even to say so"))?;
+            (room, live.limits.idle.min(AWAY))
+        }
+    };
+    guest.welcome();
+    Ok(Came {
+        stream: TokioIo::new(stream),
+        connection,
+        builder: builder(is_h2, idle),
+        idle,
+        _share: share,
+        _room: room,
+    })
 }
 
-/// The handshake, unless it has to make room for another.
-async fn shake<T>(shared: &Shared, accept: impl Future<Output = T>) -> Option<T> {
-    let handshake = shared.handshakes.begin();
-    let mut ended = pin!(handshake.ended.notified());
-    let mut accept = pin!(accept);
-    poll_fn(|cx| match accept.as_mut().poll(cx) {
-        Poll::Ready(shaken) => Poll::Ready(Some(shaken)),
-        Poll::Pending => ended.as_mut().poll(cx).map(|()| None),
-    })
-    .await
+/// What went wrong with a handshake.
+fn failure(error: &std::io::Error) -> &'static str {
+    use rustls::{AlertDescription as Alert, CertificateError as Bad, Error as Tls};
+    let inside = error.get_ref().and_then(|inside| inside.downcast_ref());
+    match inside {
+        None => "the handshake broke off",
+        Some(Tls::NoCertificatesPresented) => "it has shown no certificate",
+        Some(Tls::InvalidCertificate(bad)) => match bad {
+            Bad::Expired | Bad::ExpiredContext { .. } => "its certificate has expired",
+            Bad::NotValidYet | Bad::NotValidYetContext { .. } => "its certificate is not valid yet",
+            Bad::Revoked => "its certificate is revoked",
+            Bad::UnknownRevocationStatus => "no revocation list is about its certificate",
+            Bad::UnknownIssuer | Bad::BadSignature => "its certificate is of a foreign authority",
+            Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => {
+                "its certificate is not for clients"
+            }
+            _ => "its certificate does not verify",
+        },
+        Some(Tls::NoApplicationProtocol) => "it speaks another protocol",
+        Some(Tls::PeerIncompatible(_)) => "it has no version or cipher of TLS in common",
+        Some(Tls::AlertReceived(
+            Alert::UnknownCA | Alert::BadCertificate | Alert::CertificateUnknown,
+        )) => "it does not believe the service's certificate",
+        Some(Tls::AlertReceived(_)) => "it ended the handshake with an alert",
+        Some(Tls::InvalidMessage(_) | Tls::InappropriateMessage { .. }) => "it does not speak TLS",
+        Some(_) => "the handshake failed",
+    }
 }
 
 /// Small buffers: a connection at rest costs little, and no request is long.
-fn builder(live: &Live, is_h2: bool) -> auto::Builder<TokioExecutor> {
+fn builder(is_h2: bool, idle: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     if is_h2 {
         builder = builder.http2_only();
@@ -149,7 +267,7 @@ fn builder(live: &Live, is_h2: bool) -> auto::Builder<TokioExecutor> {
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(live.limits.idle)
+            .header_read_timeout(idle)
             .max_buf_size(32 * 1024)
             .max_headers(64);
     }
@@ -158,53 +276,50 @@ fn builder(live: &Live, is_h2: bool) -> auto::Builder<TokioExecutor> {
 
 type Stream = TokioIo<tokio_rustls::server::TlsStream<TcpStream>>;
 
-/// Serves one connection until it ends, has nothing to ask for too long, shows a certificate that
-/// holds no longer, or everything ends.
-async fn serve(
-    builder: auto::Builder<TokioExecutor>,
-    stream: Stream,
-    connection: Arc<Connection>,
-    mut ended: watch::Receiver<bool>,
-) {
-    let idle = connection.shared.live().limits.idle;
-    let service = {
-        let connection = Arc::clone(&connection);
-        service_fn(move |request: hyper::Request<Incoming>| {
+impl Came {
+    /// Serves one connection until it ends, has nothing to ask for too long, shows a certificate
+    /// that holds no longer, or everything ends.
+    async fn serve(self, mut ended: watch::Receiver<bool>) {
+        let (idle, connection) = (self.idle, Arc::new(self.connection));
+        let service = {
             let connection = Arc::clone(&connection);
-            async move { Ok::<_, Infallible>(http::serve(connection, request).await) }
+            service_fn(move |request: hyper::Request<Incoming>| {
+                let connection = Arc::clone(&connection);
+                async move { Ok::<_, Infallible>(http::serve(connection, request).await) }
+            })
+        };
+        let mut serving = pin!(self.builder.serve_connection(self.stream, service));
+        let mut end = pin!(pin_end(&mut ended));
+        let mut refused = pin!(connection.closing.notified());
+        let mut timer = pin!(sleep(idle));
+        let mut closing = false;
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = serving.as_mut().poll(cx) {
+                    if let Err(error) = result {
+                        tracing::debug!(peer = %connection.peer, %error, "a connection broke off");
+                    }
+                    return Poll::Ready(());
+                }
+                let is_over = !closing
+                    && (end.as_mut().poll(cx).is_ready() || refused.as_mut().poll(cx).is_ready());
+                let is_due = timer.as_mut().poll(cx).is_ready();
+                match (closing, is_over || is_due) {
+                    (_, false) => return Poll::Pending,
+                    (true, true) => return Poll::Ready(()),
+                    (false, true) if is_over || connection.idle() >= idle => {
+                        closing = true;
+                        serving.as_mut().graceful_shutdown();
+                        let rests = connection.idle() >= idle.min(SHORT_GRACE);
+                        timer.set(sleep(if rests { SHORT_GRACE } else { GRACE }));
+                    }
+                    (false, true) => {
+                        let rest = idle.saturating_sub(connection.idle());
+                        timer.set(sleep_until(Instant::now() + rest));
+                    }
+                }
+            }
         })
-    };
-    let mut serving = pin!(builder.serve_connection(stream, service));
-    let mut end = pin!(pin_end(&mut ended));
-    let mut refused = pin!(connection.closing.notified());
-    let mut timer = pin!(sleep(idle));
-    let mut closing = false;
-    poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(result) = serving.as_mut().poll(cx) {
-                if let Err(error) = result {
-                    tracing::debug!(peer = %connection.peer, %error, "a connection broke off");
-                }
-                return Poll::Ready(());
-            }
-            let is_over = !closing
-                && (end.as_mut().poll(cx).is_ready() || refused.as_mut().poll(cx).is_ready());
-            let is_due = timer.as_mut().poll(cx).is_ready();
-            match (closing, is_over || is_due) {
-                (_, false) => return Poll::Pending,
-                (true, true) => return Poll::Ready(()),
-                (false, true) if is_over || connection.idle() >= idle => {
-                    closing = true;
-                    serving.as_mut().graceful_shutdown();
-                    let rests = connection.idle() >= idle.min(SHORT_GRACE);
-                    timer.set(sleep(if rests { SHORT_GRACE } else { GRACE }));
-                }
-                (false, true) => {
-                    let rest = idle.saturating_sub(connection.idle());
-                    timer.set(sleep_until(Instant::now() + rest));
-                }
-            }
-        }
-    })
-    .await;
+        .await;
+    }
 }

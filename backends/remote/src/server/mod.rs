@@ -1,10 +1,12 @@
 //! The key service: any store, for nodes that read only what they are granted.
 
+mod accounts;
 mod audit;
 mod burial;
 mod call;
 mod config;
 mod connection;
+mod entrance;
 mod failure;
 mod guard;
 mod handlers;
@@ -15,6 +17,7 @@ mod listen;
 mod lists;
 mod private;
 mod room;
+mod sparing;
 mod state;
 mod sweep;
 mod tls;
@@ -70,8 +73,13 @@ struct Shared {
     live: RwLock<Arc<Live>>,
     capabilities: Mutex<Option<(Instant, Capabilities)>>,
     ids: Ids,
-    handshakes: room::Handshakes,
+    entrance: Arc<entrance::Entrance>,
     connections: Arc<Semaphore>,
+    /// For connections that are one too many, to say so.
+    turned_away: Arc<Semaphore>,
+    accounts: accounts::Accounts,
+    /// Warnings about connections.
+    sparing: sparing::Sparing,
     /// For changes of secrets: a store that hangs keeps them.
     changes: Arc<Semaphore>,
     /// For changes of the state alone: no store delays a revocation.
@@ -124,6 +132,7 @@ impl Server {
             addresses.push(listener.local_addr().map_err(failed)?);
             listeners.push(listener);
         }
+        let room = room::connections(settings.limits.connections);
         let shared = Shared {
             store,
             state: Arc::new(state),
@@ -135,15 +144,18 @@ impl Server {
                 process: random::hex(6)?,
                 next: AtomicU64::new(0),
             },
-            handshakes: room::Handshakes::default(),
-            connections: room::connections(settings.limits.connections),
+            entrance: Arc::new(entrance::Entrance::new(room.waiting, entrance::HANDSHAKES)),
+            connections: Arc::new(Semaphore::new(room.connections)),
+            turned_away: Arc::new(Semaphore::new(room::TURNED_AWAY)),
+            accounts: accounts::Accounts::default(),
+            sparing: sparing::Sparing::default(),
             changes: Arc::new(Semaphore::new(CHANGES as usize)),
             decisions: Arc::new(Semaphore::new(CHANGES as usize)),
             reads: Arc::new(Semaphore::new(READS)),
             subjects: (0..burial::SUBJECTS).map(|_| Arc::default()).collect(),
         };
         Ok(Self {
-            room: shared.connections.available_permits(),
+            room: room.connections,
             shared: Arc::new(shared),
             settings: Mutex::new(settings),
             addresses,
@@ -185,7 +197,11 @@ impl Server {
         let files = settings.tls.clone();
         let tls = tokio::task::spawn_blocking(move || Tls::load(&files)).await;
         let tls = tls.unwrap_or_else(|_| Err(failure::internal("reading ended early")))?;
-        self.shared.audit.reopen().await?;
+        let reopened = timeout(listen::GRACE, self.shared.audit.reopen()).await;
+        reopened.unwrap_or_else(|_| {
+            let hangs = "the audit's disk did not answer in time";
+            Err(Error::new(ErrorKind::Timeout, hangs))
+        })?;
         let generation = self.shared.live().generation + 1;
         let live = Arc::new(Live::new(generation, tls, &settings));
         *self
@@ -237,7 +253,22 @@ impl Server {
         if timeout(listen::GRACE * 2, finished).await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
-        shared.state.flush().await
+        let limits = shared.accounts.end_all().into_iter();
+        let limits: Vec<_> = limits
+            .map(|(uri, unrecorded)| connection::end(shared, uri, unrecorded))
+            .collect();
+        shared.sparing.tell_all();
+        if !limits.is_empty() {
+            // The failure has been logged.
+            let _ = shared.record(limits).await;
+        }
+        match timeout(listen::GRACE, shared.state.flush()).await {
+            Ok(flushed) => flushed,
+            Err(_) => Err(Error::new(
+                ErrorKind::Timeout,
+                "what is buffered could not be written down in time: the disk under the state hangs",
+            )),
+        }
     }
 }
 
@@ -262,11 +293,15 @@ impl Shared {
     /// Writes records down, durably.
     ///
     /// # Errors
-    /// `Internal`: then nothing may be done or told.
+    /// `Internal`, or `Timeout` where the disk hangs: then nothing may be done or told.
     async fn record(&self, entries: Vec<Entry>) -> Result<u64> {
         self.audit.append(entries).await.map_err(|error| {
             tracing::error!(%error, "the audit cannot be written: nothing is answered");
-            failure::internal("the audit cannot be written").with_source(error)
+            let kind = match error.kind() {
+                ErrorKind::Timeout => ErrorKind::Timeout,
+                _ => ErrorKind::Internal,
+            };
+            Error::new(kind, "the audit cannot be written").with_source(error)
         })
     }
 }

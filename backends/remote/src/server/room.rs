@@ -1,73 +1,30 @@
-//! How many connections there is room for, with and without a certificate.
-
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+//! How many connections there is room for, with and without a certificate: what the process has
+//! descriptors for.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::sync::{Notify, Semaphore};
 
-/// How many handshakes are under way at the same time: whoever has shown no certificate takes no
-/// more of the server than that.
-pub(super) const HANDSHAKES: usize = 512;
+use super::entrance::{HANDSHAKES, WAITING};
+
+/// How many connections that are one too many are told so at the same time.
+pub(super) const TURNED_AWAY: usize = 64;
 /// Descriptors that are not connections: files of state, audit and stores, and stores' connections.
-const OTHERS: u64 = 256;
+const OTHERS: usize = 256;
 
-/// Handshakes under way. One more than there is room for ends the oldest: an honest one takes
-/// milliseconds, and whoever opens connections and says nothing keeps none out for long.
-#[derive(Debug, Default)]
-pub(super) struct Handshakes(Mutex<Under>);
-
-#[derive(Debug, Default)]
-struct Under {
-    next: u64,
-    way: BTreeMap<u64, Arc<Notify>>,
-}
-
-/// A handshake under way.
-#[derive(Debug)]
-pub(super) struct Handshake<'a> {
-    all: &'a Handshakes,
-    number: u64,
-    /// Told when it has to make room.
-    pub(super) ended: Arc<Notify>,
-}
-
-impl Handshakes {
-    /// Begins one.
-    pub(super) fn begin(&self) -> Handshake<'_> {
-        let mut under = self.lock();
-        if under.way.len() >= HANDSHAKES
-            && let Some((_, oldest)) = under.way.pop_first()
-        {
-            oldest.notify_one();
-        }
-        let number = under.next;
-        under.next += 1;
-        let ended = Arc::new(Notify::new());
-        under.way.insert(number, Arc::clone(&ended));
-        Handshake {
-            all: self,
-            number,
-            ended,
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Under> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Handshake<'_> {
-    fn drop(&mut self) {
-        self.all.lock().way.remove(&self.number);
-    }
+/// How many connections there is room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// With a certificate.
+    pub(super) connections: usize,
+    /// That wait for a handshake.
+    pub(super) waiting: usize,
 }
 
 /// Room for `wanted` connections that have shown a certificate, or for as many as the process can
 /// have descriptors for. Its soft limit is raised as far as that takes: connections must never use
 /// up what the state and the audit need.
-pub(super) fn connections(wanted: usize) -> Arc<Semaphore> {
-    let needed = (wanted + HANDSHAKES) as u64 + OTHERS;
+pub(super) fn connections(wanted: usize) -> Room {
+    let others = HANDSHAKES + TURNED_AWAY + OTHERS;
+    let needed = (wanted + WAITING + others) as u64;
     let limit = getrlimit(Resource::Nofile);
     let hard = limit.maximum.unwrap_or(u64::MAX);
     let mut soft = limit.current.unwrap_or(u64::MAX);
@@ -80,32 +37,41 @@ pub(super) fn connections(wanted: usize) -> Arc<Semaphore> {
             soft = needed.min(hard);
         }
     }
-    let room = soft.saturating_sub(HANDSHAKES as u64 + OTHERS).max(1);
-    let room = usize::try_from(room).unwrap_or(usize::MAX).min(wanted);
-    if room < wanted {
+    let soft = usize::try_from(soft).unwrap_or(usize::MAX);
+    let room = divide(soft.saturating_sub(others), wanted);
+    if room.connections < wanted {
         tracing::warn!(
             wanted,
-            room,
+            room = room.connections,
             "the limit of open files (ulimit -n, LimitNOFILE=) leaves no room for as many connections as configured"
         );
     }
-    Arc::new(Semaphore::new(room))
+    room
+}
+
+/// Where there are few descriptors, who waits gets a quarter of them at most.
+fn divide(descriptors: usize, wanted: usize) -> Room {
+    let left = descriptors.saturating_sub(wanted).max(descriptors / 4);
+    let waiting = left.clamp(1, WAITING);
+    Room {
+        connections: descriptors.saturating_sub(waiting).clamp(1, wanted),
+        waiting,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn the_oldest_handshake_makes_room() {
-        let handshakes = Handshakes::default();
-        let mut all: Vec<_> = (0..HANDSHAKES).map(|_| handshakes.begin()).collect();
-        let oldest = all.remove(0);
-        let newest = handshakes.begin();
-        oldest.ended.notified().await;
-        drop((oldest, newest));
-        assert_eq!(handshakes.lock().way.len(), HANDSHAKES - 1);
-        drop(all);
-        assert!(handshakes.lock().way.is_empty());
+    #[test]
+    fn descriptors_are_for_connections_first() {
+        let room = |connections, waiting| Room {
+            connections,
+            waiting,
+        };
+        assert_eq!(divide(100_000, 4096), room(4096, WAITING));
+        assert_eq!(divide(4096 + WAITING, 4096), room(4096, WAITING));
+        assert_eq!(divide(400, 4096), room(300, 100));
+        assert_eq!(divide(0, 4096), room(1, 1));
     }
 }

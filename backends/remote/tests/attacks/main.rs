@@ -8,4 +8,5 @@ mod identity;
 mod paths;
 mod slow;
 mod smuggling;
+mod storm;
 mod timing;

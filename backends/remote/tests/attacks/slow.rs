@@ -9,8 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::ground::{Ground, LIMIT, request};
 
-const LIMITS: &str =
-    "[limits]\nhandshake = \"700ms\"\nbody = \"700ms\"\nidle = \"700ms\"\nconnections = 400\n";
+const LIMITS: &str = "[limits]\nhandshake = \"700ms\"\nbody = \"700ms\"\nidle = \"700ms\"\nconnections = 400\nconnections-per-identity = 300\n";
 /// Slow clients of each kind.
 const CROWD: usize = 100;
 

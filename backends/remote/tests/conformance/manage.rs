@@ -25,6 +25,7 @@ fn terms(scope: &str, node: &str) -> GrantRequest {
         node: node.into(),
         names: Vec::new(),
         expires: None,
+        if_epoch: None,
     }
 }
 
@@ -187,6 +188,7 @@ async fn every_call_of_a_manager_does_what_it_says() {
     let revoke = RevokeRequest {
         scope: "web03".into(),
         node: "one".into(),
+        if_epoch: None,
     };
     assert!(
         manager

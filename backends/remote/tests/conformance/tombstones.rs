@@ -42,6 +42,7 @@ impl Ground {
             node: "one".into(),
             names: Vec::new(),
             expires: None,
+            if_epoch: None,
         };
         let granted = ground.manager.grant(&grant, &Request::default()).await;
         granted.expect("granted");

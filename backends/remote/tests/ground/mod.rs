@@ -261,10 +261,20 @@ impl Wire {
         ca_pem: &str,
         who: Option<&Issued>,
     ) -> Result<Self, String> {
-        let connector = TlsConnector::from(Arc::new(tls(ca_pem, who)));
         let stream = TcpStream::connect(address).await.map_err(text)?;
+        Self::over(stream, Self::tls(ca_pem, who)).await
+    }
+
+    /// What a client needs to know for TLS.
+    pub fn tls(ca_pem: &str, who: Option<&Issued>) -> Arc<ClientConfig> {
+        Arc::new(tls(ca_pem, who))
+    }
+
+    /// TLS on a connection that is there.
+    pub async fn over(stream: TcpStream, tls: Arc<ClientConfig>) -> Result<Self, String> {
         let name = ServerName::try_from("127.0.0.1").expect("a name");
-        let stream = connector.connect(name, stream).await.map_err(text)?;
+        let connected = TlsConnector::from(tls).connect(name, stream).await;
+        let stream = connected.map_err(text)?;
         Ok(Self {
             stream,
             buffer: Vec::new(),

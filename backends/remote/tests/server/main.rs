@@ -1,6 +1,7 @@
 //! The key service's server, over real TLS: who gets what, and what nobody gets.
 
 mod deletion;
+mod limits;
 mod matrix;
 mod reading;
 mod robustness;

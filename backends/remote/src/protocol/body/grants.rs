@@ -18,6 +18,10 @@ bodies! {
         /// When it ends by itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expires: Option<Timestamp>,
+        /// Only where the grant that the node holds of the scope has this epoch; 0: only where it
+        /// holds none. What is as it was asked for already is no conflict.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        if_epoch: Option<u64>,
     }
     /// A grant.
     answer Grant {
@@ -47,6 +51,10 @@ bodies! {
         scope: String,
         /// The node's name.
         node: String,
+        /// Only where the grant has this epoch: another one was given since, and stays. Where there is
+        /// none any more, that is no conflict.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        if_epoch: Option<u64>,
     }
     /// What was taken away.
     answer RevokeAnswer {

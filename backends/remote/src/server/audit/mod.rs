@@ -37,10 +37,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use keyhaul_core::{Error, ErrorKind, Result};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
 
 use crate::protocol::{AuditAnswer, AuditHead};
 use chain::{Line, broken};
@@ -53,6 +55,10 @@ pub use verify::{Verified, verify};
 
 /// How many records one [`AuditLog::read`] looks at, wanted or not.
 const LOOKS: usize = 20_000;
+/// How long an [`AuditLog::append`] waits for the disk.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How many KiB of records wait for the disk at most: where it hangs, more are refused at once.
+const ROOM: usize = 64 * 1024;
 
 /// The log, appended to by one process.
 ///
@@ -62,6 +68,8 @@ pub struct AuditLog {
     path: PathBuf,
     published: Arc<Published>,
     commands: Option<mpsc::Sender<Command>>,
+    /// For what waits to be written, in KiB.
+    room: Arc<Semaphore>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -130,6 +138,7 @@ impl AuditLog {
             path: path.to_owned(),
             published,
             commands: Some(commands),
+            room: Arc::new(Semaphore::new(ROOM)),
             thread: Some(thread),
         })
     }
@@ -139,7 +148,8 @@ impl AuditLog {
     ///
     /// # Errors
     /// `StorageFull` or the kind that fits, where nothing was recorded: then what is to be recorded
-    /// must not happen. `TooLarge` where an entry is longer than 64 KiB.
+    /// must not happen. `Timeout` where the disk hangs: it may be recorded yet, and must not happen
+    /// either. `TooLarge` where an entry is longer than 64 KiB.
     pub async fn append(&self, entries: Vec<Entry>) -> Result<u64> {
         if entries.is_empty() {
             return Ok(self.head().sequence + 1);
@@ -150,14 +160,21 @@ impl AuditLog {
             ends: Vec::with_capacity(entries.len()),
             reads: Vec::new(),
             answer,
+            room: None,
         };
         for entry in entries {
             entry.body(&mut pending.bodies)?;
             pending.ends.push(pending.bodies.len());
             pending.reads.extend(entry.into_read());
         }
+        let size = u32::try_from(pending.bodies.len() / 1024 + 1).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(size);
+        pending.room = Some(room.map_err(|_| late("has too much to write"))?);
         self.send(Command::Append(pending))?;
-        answered.await.map_err(|_| stopped())?
+        match timeout(PATIENCE, answered).await {
+            Ok(answer) => answer.map_err(|_| stopped())?,
+            Err(_) => Err(late("did not answer in time")),
+        }
     }
 
     /// Where the chain ends.
@@ -329,6 +346,11 @@ fn missing(from: u64, first: u64) -> Error {
     Error::new(ErrorKind::NotFound, message).with_advice(format!(
         "ask for those after {last}, or put the older files back beside it"
     ))
+}
+
+fn late(what: &str) -> Error {
+    Error::new(ErrorKind::Timeout, format!("the audit's disk {what}"))
+        .with_advice("see whether the disk under the audit hangs")
 }
 
 fn stopped() -> Error {

@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 
 use jiff::Timestamp;
 use keyhaul_core::{Error, ErrorKind, Result};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::super::private;
 use super::chain::{END, HASH, Line, PREVIOUS, SEQUENCE, TIME, hash};
@@ -35,6 +35,8 @@ pub(super) struct Pending {
     pub ends: Vec<usize>,
     pub reads: Vec<Read>,
     pub answer: oneshot::Sender<Result<u64>>,
+    /// Given back when it is written, or cannot be.
+    pub room: Option<OwnedSemaphorePermit>,
 }
 
 pub(super) struct Writer {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use keyhaul_core::Result;
+use keyhaul_core::{Error, ErrorKind, Result};
 use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
 
 use super::super::call::Call;
 use super::super::failure::internal;
@@ -18,8 +19,11 @@ pub(super) async fn audit(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> {
     let limit = query.limit()?;
     let log = Arc::clone(&call.shared().audit);
     let identity = Arc::clone(&call.identity);
-    let turn = TURNS.acquire().await;
-    let turn = turn.map_err(|_| internal("the service ends"))?;
+    let deadline = call.deadline.into();
+    let turn = timeout_at(deadline, TURNS.acquire()).await;
+    let turn = turn
+        .map_err(|_| late())?
+        .map_err(|_| internal("the service ends"))?;
     let read = tokio::task::spawn_blocking(move || {
         // Held until the reading is over, also where nobody waits for it any more.
         let _turn = turn;
@@ -32,8 +36,16 @@ pub(super) async fn audit(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> {
         };
         log.read(after, limit, &keep)
     });
-    let result = read
-        .await
-        .unwrap_or_else(|_| Err(internal("reading the audit ended early")));
+    let result = match timeout_at(deadline, read).await {
+        Ok(read) => read.unwrap_or_else(|_| Err(internal("reading the audit ended early"))),
+        Err(_) => Err(late()),
+    };
     call.looked(call.entry(None), result).await
+}
+
+fn late() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "the audit could not be read in time: others read it, or its disk is slow",
+    )
 }

@@ -39,6 +39,7 @@ pub(super) async fn grant(call: &Arc<Call>, request: GrantRequest) -> Result<Vec
         entry.term("names", json!(request.names));
     }
     entry.term("expires", request.expires.map(|expires| json!(expires)));
+    entry.term("if_epoch", request.if_epoch.map(|epoch| json!(epoch)));
     call.reach(&request.scope, &entry).await?;
     let state = Arc::clone(&call.shared().state);
     let by = Arc::clone(&call.identity.uri);
@@ -55,6 +56,7 @@ pub(super) async fn revoke(call: &Arc<Call>, request: RevokeRequest) -> Result<V
     call.scope(&request.scope)?;
     let mut entry = call.entry(Some(request.scope.clone()));
     entry.node = Some(node(&request.node)?);
+    entry.term("if_epoch", request.if_epoch.map(|epoch| json!(epoch)));
     call.reach(&request.scope, &entry).await?;
     let state = Arc::clone(&call.shared().state);
     let change = async move { state.revoke(&request).await };

@@ -18,8 +18,9 @@ impl State {
     ///
     /// # Errors
     /// `InvalidReference` where a name is none, or the end is past; `Conflict` where the node is
-    /// quarantined, or is the target of a migration of this scope; else as any change: `Unavailable`
-    /// or `StorageFull` where it could not be made durable, and nothing was changed.
+    /// quarantined, is the target of a migration of this scope, or holds another grant than
+    /// `if_epoch` says; else as any change: `Unavailable` or `StorageFull` where it could not be made
+    /// durable, and nothing was changed.
     pub(crate) async fn grant(&self, by: &str, request: &GrantRequest) -> Result<Grant> {
         let (by, request) = (by.to_owned(), request.clone());
         self.change(move |work| grants::give(work, &by, &request))
@@ -29,7 +30,8 @@ impl State {
     /// Takes a grant away. Where there is none, that is said, and is no failure.
     ///
     /// # Errors
-    /// `InvalidReference` where a name is none; else as any change.
+    /// `InvalidReference` where a name is none; `Conflict` where the node holds another grant than
+    /// `if_epoch` says; else as any change.
     pub(crate) async fn revoke(&self, request: &RevokeRequest) -> Result<RevokeAnswer> {
         let request = request.clone();
         self.change(move |work| grants::revoke(work, &request))
@@ -156,7 +158,8 @@ impl State {
             }
         }
         for id in fresh {
-            self.change(move |work| tickets::fetch(work, &id)).await?;
+            self.change_in_time(move |work| tickets::fetch(work, &id))
+                .await?;
         }
         Ok(())
     }

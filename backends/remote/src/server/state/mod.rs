@@ -28,11 +28,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use keyhaul_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
 
 use super::audit::{AuditLog, Later, Read};
 use crate::protocol::AuditHead;
@@ -44,12 +46,18 @@ pub(crate) use types::{Clock, Denial, Ended, Notice, Permit, StateSettings, Tomb
 
 /// How far time may go on before it is written down, in microseconds.
 const MARK: i64 = 60 * 1_000_000;
+/// How long whoever asks the thread for something on behalf of a reader waits for the disk.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How much waits for the disk at most: where it hangs, more is refused at once.
+const ROOM: usize = 4096;
 
 /// What the service knows besides secrets.
 #[derive(Debug)]
 pub(crate) struct State {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
+    /// For what the thread is asked to do.
+    room: Arc<Semaphore>,
     thread: Option<JoinHandle<()>>,
     /// Held while the file is in use, by its lock.
     lock: File,
@@ -168,6 +176,7 @@ impl State {
         Ok(Self {
             shared,
             commands,
+            room: Arc::new(Semaphore::new(ROOM)),
             thread: Some(thread),
             lock,
         })
@@ -268,12 +277,18 @@ impl State {
         self.change(|_| Ok(())).await
     }
 
-    /// Has the thread do `work`, and waits until it is durable.
+    /// Has the thread do `work`, and waits until it is durable. Where nobody waits any more when it
+    /// is its turn, it is not done.
     async fn change<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Work<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (answer, answered) = oneshot::channel();
+        let room = self.room()?;
+        let work = move |now: &mut Work<'_>| {
+            let _room = room;
+            work(now)
+        };
         let task = Box::new(Task::new(work, answer));
         self.commands
             .send(Command::Change(task))
@@ -281,20 +296,49 @@ impl State {
         answered.await.map_err(|_| stopped())?
     }
 
-    /// Has the thread ask the file, without a transaction.
+    /// As [`change`](Self::change), for what is not done at all where it is not done in time.
+    async fn change_in_time<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Work<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match timeout(PATIENCE, self.change(work)).await {
+            Ok(done) => done,
+            Err(_) => Err(late()),
+        }
+    }
+
+    /// Has the thread ask the file, without a transaction, and in time.
     async fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (answer, answered) = oneshot::channel();
+        let room = self.room()?;
         let look = Box::new(move |db: &Connection| {
+            let _room = room;
             let _ = answer.send(look(db));
         });
         self.commands
             .send(Command::Look(look))
             .map_err(|_| stopped())?;
-        answered.await.map_err(|_| stopped())?
+        match timeout(PATIENCE, answered).await {
+            Ok(answer) => answer.map_err(|_| stopped())?,
+            Err(_) => Err(late()),
+        }
     }
+
+    fn room(&self) -> Result<OwnedSemaphorePermit> {
+        let room = Arc::clone(&self.room).try_acquire_owned();
+        room.map_err(|_| late())
+    }
+}
+
+fn late() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "the state's disk did not answer in time",
+    )
+    .with_advice("see whether the disk under the state hangs")
 }
 
 fn stopped() -> Error {

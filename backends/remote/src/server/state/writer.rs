@@ -62,6 +62,9 @@ impl<T, F> Task<T, F> {
 impl<T: Send, F: FnOnce(&mut Work<'_>) -> Result<T> + Send> Job for Task<T, F> {
     fn run(&mut self, work: &mut Work<'_>) -> bool {
         let change = self.work.take();
+        if self.answer.is_closed() {
+            return true;
+        }
         // One that panics is taken back like one that fails, and the others go on.
         let done = catch_unwind(AssertUnwindSafe(|| change.map(|change| change(work))));
         self.result = done.unwrap_or_else(|_| Some(Err(defect())));

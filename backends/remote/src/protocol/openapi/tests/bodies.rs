@@ -133,10 +133,12 @@ fn every_body_is_as_the_document_has_it() {
     holds::<DeleteAnswer>("DeleteAnswer", json!({"restorable_until": TIME}));
     let page = json!({"secrets": ["web01/root"], "folders": ["web01"], "next": "web01/root"});
     holds::<ListAnswer>("ListAnswer", page);
-    let terms = json!({"scope": "web01", "node": "y", "names": ["root*"], "expires": TIME});
+    let terms = json!({"scope": "web01", "node": "y", "names": ["root*"], "expires": TIME,
+        "if_epoch": 7});
     holds::<GrantRequest>("GrantRequest", terms);
     holds::<Grant>("Grant", grant());
-    holds::<RevokeRequest>("RevokeRequest", json!({"scope": "web01", "node": "y"}));
+    let revoke = json!({"scope": "web01", "node": "y", "if_epoch": 7});
+    holds::<RevokeRequest>("RevokeRequest", revoke);
     holds::<RevokeAnswer>("RevokeAnswer", json!({"revoked": true, "epoch": 8}));
     holds::<GrantsAnswer>("GrantsAnswer", json!({"grants": [grant()], "next": "x"}));
     let begin = json!({"scope": "web01", "from": "y", "to": "z", "seconds": 60});

@@ -28,6 +28,7 @@ fn without_room_nothing_is_recorded_and_that_is_said() {
             bodies,
             reads: Vec::new(),
             answer,
+            room: None,
         };
         commands.send(Command::Append(pending)).expect("it listens");
         let error = block_on(answered).expect("answered").expect_err("no room");

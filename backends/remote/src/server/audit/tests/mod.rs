@@ -37,7 +37,8 @@ fn entry(subject: &str) -> Entry {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().build();
     runtime.expect("a runtime").block_on(future)
 }
 

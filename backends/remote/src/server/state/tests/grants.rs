@@ -55,6 +55,62 @@ fn the_same_terms_change_nothing_and_other_terms_replace_them() {
     assert_eq!(bench.grant("web02", "y").epoch, 6);
 }
 
+/// Two managers, of whom one has looked before the other changed something.
+#[test]
+fn a_change_that_is_meant_for_another_grant_changes_nothing() {
+    let bench = Bench::new();
+    let grant = |names: &[&str], if_epoch| {
+        let request = GrantRequest {
+            scope: "web01".into(),
+            node: "y".into(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            expires: None,
+            if_epoch,
+        };
+        block_on(bench.state().grant(MANAGER, &request))
+    };
+    let revoke = |if_epoch| {
+        let request = RevokeRequest {
+            scope: "web01".into(),
+            node: "y".into(),
+            if_epoch,
+        };
+        block_on(bench.state().revoke(&request))
+    };
+    let conflict = |error: Error, words: &str| {
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert!(error.message().contains(words), "{error}");
+    };
+    // Given where there is none; told twice, the same.
+    let first = grant(&["a"], Some(0)).expect("there was none");
+    assert_eq!(grant(&["a"], Some(0)).expect("the same again"), first);
+    conflict(grant(&["b"], Some(0)).expect_err("held"), "already");
+    let second = grant(&["b"], Some(first.epoch)).expect("the one that was seen");
+    assert!(second.epoch > first.epoch);
+    // Who saw the first neither changes nor takes the second.
+    conflict(
+        grant(&["c"], Some(first.epoch)).expect_err("changed"),
+        "by now",
+    );
+    conflict(revoke(Some(first.epoch)).expect_err("changed"), "by now");
+    assert!(bench.reads("y", "web01/b") && !bench.reads("y", "web01/c"));
+    assert!(
+        revoke(Some(second.epoch))
+            .expect("the one that was seen")
+            .revoked
+    );
+    // A revocation holds against who would lengthen what it took, and can be told twice.
+    conflict(
+        grant(&["c"], Some(second.epoch)).expect_err("gone"),
+        "no longer",
+    );
+    assert!(!revoke(Some(second.epoch)).expect("gone before").revoked);
+    assert!(!bench.reads("y", "web01/b"));
+    // The control: who does not say what was seen has the last word.
+    grant(&["c"], None).expect("granted");
+    assert!(bench.reads("y", "web01/c"));
+}
+
 #[test]
 fn names_are_matched_as_in_a_route() {
     let bench = Bench::new();

@@ -129,6 +129,7 @@ impl Bench {
             node: node.into(),
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             expires,
+            if_epoch: None,
         };
         block_on(self.state().grant(MANAGER, &request))
     }
@@ -139,7 +140,11 @@ impl Bench {
 
     pub fn revoke(&self, scope: &str, node: &str) -> bool {
         let (scope, node) = (scope.into(), node.into());
-        let answer = block_on(self.state().revoke(&RevokeRequest { scope, node }));
+        let answer = block_on(self.state().revoke(&RevokeRequest {
+            scope,
+            node,
+            if_epoch: None,
+        }));
         answer.expect("revoked").revoked
     }
 
@@ -211,7 +216,8 @@ pub fn reference(text: &str) -> Reference {
 }
 
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().build();
     runtime.expect("a runtime").block_on(future)
 }
 

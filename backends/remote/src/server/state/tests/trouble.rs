@@ -22,6 +22,7 @@ fn a_locked_database_is_unavailable_within_the_limit_and_changes_nothing() {
     let revoke = RevokeRequest {
         scope: "web01".into(),
         node: "y".into(),
+        if_epoch: None,
     };
     assert_eq!(
         kind(block_on(bench.state().revoke(&revoke))),
@@ -59,6 +60,7 @@ fn one_that_fails_takes_nothing_from_those_it_waited_with() {
         node: node.into(),
         names: Vec::new(),
         expires: None,
+        if_epoch: None,
     };
     let state = bench.state();
     let outcomes = runtime.block_on(async {

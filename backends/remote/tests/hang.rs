@@ -1,0 +1,134 @@
+//! Disks that hang: whoever waits is told in time, nothing is told that is not recorded, and what is
+//! decided in memory goes on.
+//!
+//! strace holds a thread of the server back in the call that forces a file to the disk, as a disk
+//! that does not answer would.
+
+mod ground;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use keyhaul_core::MemoryStore;
+use serde_json::json;
+
+use ground::{Ground, LIMIT, read, request};
+
+/// A thread that hangs whenever it forces a file to the disk, until this is dropped.
+struct Hanging(Child);
+
+impl Hanging {
+    /// Has the thread of this name hang: there is one, of the only server in this process.
+    async fn thread(name: &str) -> Self {
+        let tasks = std::fs::read_dir("/proc/self/task").expect("threads");
+        let mut tasks = tasks.map(|task| task.expect("a thread").path());
+        let is_it = |task: &Path| {
+            let comm = std::fs::read_to_string(task.join("comm"));
+            comm.is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let task = tasks.find(|task| is_it(task)).expect("the thread");
+        let id = task.file_name().expect("a number").to_owned();
+        let strace = Command::new("strace")
+            .args(["-qq", "-o", "/dev/null", "-p"])
+            .arg(&id)
+            .args(["-e", "trace=fsync,fdatasync"])
+            .args(["-e", "inject=fsync,fdatasync:delay_enter=600000000"])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("strace, of the package of that name: apt install strace");
+        let hanging = Self(strace);
+        let status = task.join("status");
+        let begun = Instant::now();
+        loop {
+            let status = std::fs::read_to_string(&status).expect("a status");
+            let traced = status.lines().find_map(|l| l.strip_prefix("TracerPid:"));
+            if traced.is_some_and(|tracer| tracer.trim() != "0") {
+                return hanging;
+            }
+            assert!(begun.elapsed() < LIMIT, "strace may not trace this process");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        // Gone at once, it leaves the thread to go on.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hangs_is_not_awaited_without_end_and_nothing_is_told_meanwhile() {
+    let ground = Ground::start(Arc::new(MemoryStore::new("memory"))).await;
+    ground.generate("web01/root").await;
+    ground.grant("web01", "n").await;
+    let (node, manager) = (ground.who("node/n"), ground.who("manager/m"));
+    let audit = || std::fs::read_to_string(ground.folder.path().join("audit.jsonl"));
+    let granted = |outcome: &str| {
+        let audit = audit().expect("the audit");
+        let mut lines = audit.lines();
+        let outcome = format!("\"outcome\":\"{outcome}\"");
+        lines.any(|line| line.contains("\"subject\":\"web02\"") && line.contains(&outcome))
+    };
+
+    // The state's disk: a change waits for it, and its caller is told in time.
+    let state = Hanging::thread("state").await;
+    let mut wire = ground.wire(Some(&manager)).await.expect("let in");
+    let body = json!({"scope": "web02", "node": "n"}).to_string();
+    let patience = "keyhaul-timeout-ms: 500\r\n";
+    let asked = request("POST", "/v1/grants", patience, body.as_bytes());
+    wire.send(&asked).await.expect("sent");
+    let begun = Instant::now();
+    let change = tokio::spawn(async move { wire.answer().await.expect("answered") });
+    while !granted("begin") {
+        assert!(begun.elapsed() < LIMIT, "it never began");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // What is decided in memory is none of that disk's business.
+    assert!(ground.serves(&node, "web01/root").await);
+    assert!(!change.is_finished(), "the control: it hangs");
+    let answer = change.await.expect("no panic");
+    assert_eq!(answer.kind(), "Timeout", "{answer:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    let body = read(&["web02/x"]);
+    let answer = ground.ask(&node, "POST", "/v1/secrets/read", Some(&body));
+    let answer = answer.await.json().to_string();
+    assert!(answer.contains("PermissionDenied"), "not granted: {answer}");
+    drop(state);
+    // It was begun, so it is ended, and the audit says how.
+    while !granted("ok") {
+        assert!(begun.elapsed() < 2 * LIMIT, "it never ended");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    // The audit's disk: nothing is told, and nothing is begun.
+    let hanging = Hanging::thread("audit").await;
+    let begun = Instant::now();
+    let body = read(&["web01/root"]);
+    let grant = json!({"scope": "web03", "node": "n"});
+    let (answer, decided, refused) = tokio::join!(
+        ground.ask(&node, "POST", "/v1/secrets/read", Some(&body)),
+        ground.ask(&manager, "POST", "/v1/grants", Some(&grant)),
+        ground.ask(&manager, "POST", "/v1/secrets/read", Some(&body)),
+    );
+    for answer in [&answer, &decided, &refused] {
+        assert_eq!(answer.kind(), "Timeout", "{answer:?}");
+    }
+    let told = String::from_utf8_lossy(&answer.body).into_owned();
+    assert!(!told.contains("value"), "{told}");
+    let waited = begun.elapsed();
+    assert!(waited < Duration::from_secs(20), "{waited:?}");
+    drop(hanging);
+    // Both disks are well again: what was refused meanwhile was not done.
+    assert!(ground.serves(&node, "web01/root").await);
+    let answer = ground.ask(&manager, "GET", "/v1/grants", None).await;
+    let grants = answer.json().to_string();
+    assert!(
+        grants.contains("web02") && !grants.contains("web03"),
+        "{grants}"
+    );
+}
