@@ -5,6 +5,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use crate::commands;
 use crate::failure::EXIT_CODES;
 use crate::global::Global;
+use crate::groups::grouped;
 
 /// Hauls secrets to virtual machines.
 ///
@@ -76,6 +77,9 @@ pub enum Command {
     /// Start QEMU, or one of its tools, with the secrets its command line names
     Run(commands::run::Arguments),
     /// Serve secrets to nodes that read only what they are granted
+    ///
+    /// Here, `--config` names the service's configuration [default: /etc/keyhaul/service.toml], and not
+    /// a policy. SIGHUP has it read anew, SIGTERM lets what runs finish.
     Serve(commands::serve::Arguments),
     /// Store a secret from a file, standard input or a hidden prompt
     Set(commands::set::Arguments),
@@ -89,6 +93,11 @@ pub enum Command {
     WhoCan(commands::who_can::Arguments),
 }
 
+/// The whole command line.
+pub fn command() -> clap::Command {
+    grouped(App::command())
+}
+
 impl App {
     /// Does what was asked.
     pub fn run(self, inherited: crate::hardening::Inherited) -> crate::failure::Outcome<u8> {
@@ -97,9 +106,7 @@ impl App {
             Command::Check(arguments) => return commands::check::run(&global, arguments),
             Command::Run(arguments) => return commands::run::run(&global, arguments, inherited),
             Command::Audit(arguments) => commands::audit::run(&global, arguments),
-            Command::Completions(arguments) => {
-                commands::completions::run(arguments, App::command())
-            }
+            Command::Completions(arguments) => commands::completions::run(arguments, command()),
             Command::Copy(arguments) => commands::copy::run(&global, arguments),
             Command::Delete(arguments) => commands::delete::run(&global, arguments),
             Command::Explain(arguments) => commands::explain::run(&global, arguments),
@@ -107,11 +114,11 @@ impl App {
             Command::Get(arguments) => commands::get::run(&global, arguments),
             Command::Grant(arguments) => commands::grant::run(&global, arguments),
             Command::Grants(arguments) => commands::grants::run(&global, arguments),
-            Command::Help(arguments) => commands::help::run(arguments, App::command()),
+            Command::Help(arguments) => commands::help::run(arguments, command()),
             Command::List(arguments) => commands::list::run(&global, arguments),
             Command::Login(arguments) => commands::login::run(&global, arguments),
             Command::Logout(arguments) => commands::logout::run(&global, arguments),
-            Command::Man(arguments) => commands::man::run(arguments, App::command()),
+            Command::Man(arguments) => commands::man::run(arguments, command()),
             Command::Migrate(arguments) => commands::migrate::run(&global, arguments),
             Command::Node(arguments) => commands::node::run(&global, arguments),
             Command::Pki(arguments) => commands::pki::run(arguments),
@@ -131,14 +138,13 @@ impl App {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
     use keyhaul_core::ErrorKind;
 
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
-        App::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod commands;
 mod failure;
 mod fetch;
 mod global;
+mod groups;
 mod hardening;
 mod input;
 mod output;
@@ -15,11 +16,12 @@ mod times;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 
 fn main() -> ExitCode {
     let inherited = hardening::harden();
-    let app = app::App::parse();
+    let matches = app::command().get_matches();
+    let app = app::App::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     start_log(app.global.verbose);
     let runs = matches!(app.command, app::Command::Run(_));
     let status = match std::panic::catch_unwind(|| app.run(inherited)) {

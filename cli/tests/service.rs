@@ -156,6 +156,13 @@ fn arguments_are_held_against_what_they_are() {
             "a head is NUMBER:HASH",
         ),
         (&["audit", "show", "--limit", "0"], "0 is not in"),
+        (&["audit", "show", "--last", "1", "--after", "2"], "--after"),
+        (
+            &["revoke", "web01", "node-a", "--if-epoch", "0"],
+            "0 is not in",
+        ),
+        (&["grant", "web01", "-a"], "unexpected argument"),
+        (&["grant", "web01", &"n".repeat(124)], "1 to 123"),
         (&["serve", "--folder", "x"], "--dev"),
         (&["serve", "--dev", "--listen", "here"], "--listen"),
         (&["pki", "issue", "king", "x"], "possible values"),
@@ -217,6 +224,7 @@ fn what_a_service_would_serve_wrongly_is_refused() {
     home.policy(&[]);
     let serve = ["serve", "--config", "service.toml"];
     home.refused(&serve, INVALID_CONFIG, "service.toml cannot be read");
+    home.refused(&serve, INVALID_CONFIG, "keyhaul serve --dev");
     home.file("service.toml", &SERVICE.replace("policy", "policies"));
     home.refused(&serve, INVALID_CONFIG, "service.toml:3:");
     home.file(
@@ -251,7 +259,27 @@ fn a_small_site_makes_its_own_certificates() {
         |arguments: &[&'static str]| [&["pki"], arguments, &["--folder", "authority"]].concat();
     home.refused(&pki(&["list"]), INVALID_CONFIG, "keyhaul pki init");
     home.refused(&pki(&["init", "Not A Site"]), INVALID_CONFIG, "[a-z0-9._-]");
-    home.done(&pki(&["init", "example.com"]));
+    let json = |arguments: &[&'static str]| {
+        let text = home.done(&pki(&[arguments, &["--format", "json"]].concat()));
+        let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(document["schema_version"], 1);
+        document
+    };
+    let there = |file: &serde_json::Value| {
+        let path = home.path(file.as_str().expect("a path"));
+        assert!(path.exists(), "{}", path.display());
+    };
+    let made = json(&["init", "example.com"]);
+    assert_eq!(made["site"], "example.com");
+    for file in ["folder", "certificate", "crl"] {
+        there(&made[file]);
+    }
+    let expires: jiff::Timestamp = made["expires"]
+        .as_str()
+        .expect("text")
+        .parse()
+        .expect("a time");
+    assert!(expires.duration_since(jiff::Timestamp::now()).as_hours() > 24 * 365);
     home.refused(
         &pki(&["init", "example.com"]),
         ALREADY_EXISTS,
@@ -274,14 +302,10 @@ fn a_small_site_makes_its_own_certificates() {
     );
     let named = ["issue", "node", "host-1", "--dns", "a.example"];
     home.refused(&pki(&named), INVALID_CONFIG, "known by its URI");
-    let issued = home.done(&pki(&["issue", "node", "host-1", "--format", "json"]));
-    let issued: serde_json::Value = serde_json::from_str(&issued).expect("JSON");
-    assert_eq!(issued["schema_version"], 1);
+    let issued = json(&["issue", "node", "host-1"]);
     assert_eq!(issued["uri"], "spiffe://example.com/node/host-1");
-    for file in ["certificate", "key"] {
-        let path = home.path(issued[file].as_str().expect("a path"));
-        assert!(path.exists(), "{}", path.display());
-    }
+    there(&issued["certificate"]);
+    there(&issued["key"]);
     home.refused(
         &pki(&["issue", "node", "host-1"]),
         ALREADY_EXISTS,
@@ -294,10 +318,17 @@ fn a_small_site_makes_its_own_certificates() {
         NOT_FOUND,
         "valid are: host-1, keys",
     );
-    home.done(&pki(&["revoke", "host-1"]));
+    let revoked = json(&["revoke", "host-1"]);
+    let stems = revoked["revoked"].as_array().expect("a list");
+    assert_eq!(stems.len(), 2, "{revoked}");
+    assert!(
+        stems
+            .iter()
+            .all(|record| record["stem"] == "host-1" && record["revoked"].is_string())
+    );
+    there(&revoked["crl"]);
     home.refused(&pki(&["revoke", "host-1"]), NOT_FOUND, "host-1");
-    let listed = home.done(&pki(&["list", "--format", "json"]));
-    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    let listed = json(&["list"]);
     assert_eq!(listed["site"], "example.com");
     let revoked: Vec<bool> = listed["certificates"]
         .as_array()

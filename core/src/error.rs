@@ -188,6 +188,8 @@ pub struct Context {
     pub place: Option<String>,
     /// What was being done.
     pub operation: Option<Operation>,
+    /// What was asked for, in words, where it is none of a store's operations: `grant web01 to y`.
+    pub task: Option<String>,
     /// The path in the store.
     pub path: Option<String>,
     /// The store's name.
@@ -287,6 +289,12 @@ impl Error {
         self
     }
 
+    /// Adds what was asked for, where it is none of a store's operations.
+    pub fn with_task(mut self, task: impl fmt::Display) -> Self {
+        self.0.context.task.get_or_insert_with(|| task.to_string());
+        self
+    }
+
     /// Adds the path in the store.
     pub fn with_path(mut self, path: impl fmt::Display) -> Self {
         self.0.context.path.get_or_insert_with(|| path.to_string());
@@ -364,6 +372,7 @@ impl fmt::Display for Error {
         }
         let parts = [
             ("", context.operation.map(Operation::name)),
+            ("", context.task.as_deref()),
             ("path ", context.path.as_deref()),
             ("store ", context.store.as_deref()),
             ("route ", context.route.as_deref()),

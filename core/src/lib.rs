@@ -44,6 +44,6 @@ pub use resolver::Resolver;
 pub use secret::{Protection, SecretBytes, SecretWriter, protection, wipe, wiping_stack};
 pub use store::{
     Capabilities, Capability, DeleteOptions, Descriptor, GetOptions, IdempotencyId, Lease,
-    ListOptions, Metadata, Page, PutMode, PutOptions, Request, Secret, SecretStore,
+    ListOptions, Metadata, Page, PutMode, PutOptions, Remains, Request, Secret, SecretStore,
 };
 pub use store_ext::SecretStoreExt;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -103,6 +103,7 @@ pub trait SecretStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// - Deleting what is not there succeeds, with a version too: it may be a repetition whose
     ///   first answer was lost.
+    /// - A store that keeps it for a while all the same says until when, in [`DeleteOptions::remains`].
     async fn delete(&self, path: &SecretPath, options: &DeleteOptions) -> Result<()>;
 
     /// Lists the secrets below `prefix`, a page at a time, in byte order of their paths.
@@ -387,8 +388,28 @@ pub struct DeleteOptions {
     /// Even where somebody is known to use it, as a node that holds a grant. Stores that do not
     /// know ignore it.
     pub force: bool,
+    /// Where the store says until when the secret can be brought back. Stores that say nothing of
+    /// it leave it as it is.
+    pub remains: Remains,
     /// Who asks.
     pub request: Request,
+}
+
+/// What is left of a deleted secret, as far as its store says so. Clones share it: whoever deletes
+/// keeps one, and looks when it is done.
+#[derive(Clone, Debug, Default)]
+pub struct Remains(Arc<Mutex<Option<Option<SystemTime>>>>);
+
+impl Remains {
+    /// Says until when the secret can be brought back; `None`: it cannot.
+    pub fn tell(&self, until: Option<SystemTime>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    /// What was said last; nothing where the store said nothing.
+    pub fn told(&self) -> Option<Option<SystemTime>> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How to list.
@@ -459,6 +480,8 @@ setters! {
         version: Option<Version> => version = version;
         /// Deletes what somebody uses.
         force: bool => force = force;
+        /// Hears what is left.
+        remains: Remains => remains = remains;
         /// Says who asks.
         request: Request => request = request;
     }

@@ -18,7 +18,7 @@ use crate::list;
 use crate::lock::Lock;
 use crate::names::Naming;
 use crate::record::{MAX_FILE, Meta, Records};
-use crate::store::{Engine, not_root};
+use crate::store::{Engine, Reader, not_root};
 use crate::tree::Folder;
 use crate::{MAX_VALUE, admin};
 
@@ -162,27 +162,36 @@ impl Encrypted {
     }
 }
 
+/// The store open for reading; nothing is open where it has not been made.
+struct Reading<'a> {
+    store: &'a Encrypted,
+    opened: Option<Opened>,
+}
+
+impl Reader for Reading<'_> {
+    fn get(&mut self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
+        not_root(path)?;
+        let opened = self.opened.as_mut().ok_or_else(|| self.store.empty())?;
+        let (meta, value) = self.store.read(opened, path, options)?;
+        match meta.expired() {
+            Some(expired) if !options.expired => Err(expired),
+            _ => Ok(Secret::new(value, meta.public()?)),
+        }
+    }
+}
+
 impl Engine for Encrypted {
     fn capabilities(&self) -> Capabilities {
         let missing = Capability::FIELDS | Capability::GENERATES_REMOTELY;
         Capabilities::new(Capability::all().difference(missing), MAX_VALUE)
     }
 
-    fn get_many(&self, paths: &[SecretPath], options: &GetOptions) -> Vec<Result<Secret>> {
-        let mut opened = match self.open() {
-            Ok(opened) => opened,
-            Err(error) => return paths.iter().map(|_| Err(error.duplicate())).collect(),
-        };
-        let get = |path| {
-            not_root(path)?;
-            let store = opened.as_mut().ok_or_else(|| self.empty())?;
-            let (meta, value) = self.read(store, path, options)?;
-            match meta.expired() {
-                Some(expired) if !options.expired => Err(expired),
-                _ => Ok(Secret::new(value, meta.public()?)),
-            }
-        };
-        paths.iter().map(get).collect()
+    fn reader(&self) -> Result<Box<dyn Reader + '_>> {
+        let opened = self.open()?;
+        Ok(Box::new(Reading {
+            store: self,
+            opened,
+        }))
     }
 
     fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {

@@ -47,6 +47,7 @@ mod list;
 mod lock;
 mod names;
 mod plain;
+mod readers;
 mod record;
 mod store;
 mod temporary;

@@ -20,7 +20,7 @@ use crate::error::{corrupt, io_error};
 use crate::list;
 use crate::lock::Lock;
 use crate::names::Naming;
-use crate::store::{Engine, not_root};
+use crate::store::{Engine, Reader, not_root};
 use crate::tree::Folder;
 
 const NAMING: Naming = Naming::Bare;
@@ -49,6 +49,15 @@ impl Plain {
     }
 }
 
+/// The store open for reading; nothing is open where it has not been made.
+struct Reading(Option<Cursor>);
+
+impl Reader for Reading {
+    fn get(&mut self, path: &SecretPath, _: &GetOptions) -> Result<Secret> {
+        read(self.0.as_mut().ok_or_else(absent)?, path)
+    }
+}
+
 impl Engine for Plain {
     fn capabilities(&self) -> Capabilities {
         let can = Capability::READ
@@ -60,16 +69,8 @@ impl Engine for Plain {
         Capabilities::new(can, MAX_VALUE)
     }
 
-    fn get_many(&self, paths: &[SecretPath], _: &GetOptions) -> Vec<Result<Secret>> {
-        let mut cursor = match self.cursor() {
-            Ok(cursor) => cursor,
-            Err(error) => return paths.iter().map(|_| Err(error.duplicate())).collect(),
-        };
-        let get = |path| {
-            let cursor = cursor.as_mut().ok_or_else(absent)?;
-            read(cursor, path)
-        };
-        paths.iter().map(get).collect()
+    fn reader(&self) -> Result<Box<dyn Reader + '_>> {
+        Ok(Box::new(Reading(self.cursor()?)))
     }
 
     fn stat(&self, path: &SecretPath, _: &GetOptions) -> Result<Metadata> {

@@ -13,27 +13,36 @@ use keyhaul_core::{
 use crate::config::Settings;
 use crate::encrypted::Encrypted;
 use crate::plain::Plain;
+use crate::readers::Readers;
 
 /// A store of files: encrypted, or clear text.
 ///
-/// File systems block, and one on a network can hang: every operation runs on a thread of its own,
-/// so that whoever waits can give up. An abandoned write still ends with the old value or the new one.
+/// File systems block, and one on a network can hang: no operation runs on the caller's thread, so
+/// that whoever waits can give up. An abandoned write still ends with the old value or the new one.
+/// Needs a tokio runtime with its clock enabled.
 pub struct FileStore {
     descriptor: Descriptor,
     engine: Arc<dyn Engine>,
+    readers: Readers,
 }
 
 /// What the two kinds of store do, one system call after the other. Options have been held against
 /// the capabilities before.
 pub(crate) trait Engine: fmt::Debug + Send + Sync {
     fn capabilities(&self) -> Capabilities;
-    fn get_many(&self, paths: &[SecretPath], options: &GetOptions) -> Vec<Result<Secret>>;
+    /// Opens the store for reading.
+    fn reader(&self) -> Result<Box<dyn Reader + '_>>;
     fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata>;
     fn put(&self, path: &SecretPath, value: &SecretBytes, options: &PutOptions)
     -> Result<Metadata>;
     fn delete(&self, path: &SecretPath, options: &DeleteOptions) -> Result<()>;
     fn list(&self, prefix: &SecretPath, options: &ListOptions) -> Result<Page>;
     fn probe(&self) -> Result<()>;
+}
+
+/// A store open for reading, as it was at that time: what has taken its place since is not seen.
+pub(crate) trait Reader {
+    fn get(&mut self, path: &SecretPath, options: &GetOptions) -> Result<Secret>;
 }
 
 impl FileStore {
@@ -54,7 +63,12 @@ impl FileStore {
             Settings::Encrypted(settings) => Arc::new(Encrypted::new(settings)),
             Settings::Plain(settings) => Arc::new(Plain::new(settings)),
         };
-        Ok(Self { descriptor, engine })
+        let readers = Readers::new(Arc::clone(&engine));
+        Ok(Self {
+            descriptor,
+            engine,
+            readers,
+        })
     }
 
     fn need(&self, wanted: Capability, what: &'static str) -> Result<()> {
@@ -149,11 +163,7 @@ impl SecretStore for FileStore {
     async fn get_many(&self, paths: &[SecretPath], options: &GetOptions) -> Vec<Result<Secret>> {
         let answers = match self.check_get(options) {
             Err(error) => Err(error),
-            Ok(()) => {
-                let (paths, options) = (paths.to_vec(), options.clone());
-                self.blocking(move |engine| Ok(engine.get_many(&paths, &options)))
-                    .await
-            }
+            Ok(()) => self.readers.read(paths, options).await,
         };
         answers.unwrap_or_else(|error| paths.iter().map(|_| Err(error.duplicate())).collect())
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use keyhaul_conformance::{Fault, FaultStore};
 use keyhaul_core::{ErrorKind, MemoryStore};
+use serde_json::json;
 
 use ground::{Ground, Wire, read, request};
 
@@ -79,4 +80,55 @@ async fn a_store_that_never_answers_holds_up_nobody_else() {
     let json = answer.json();
     let kind = json["items"][0]["problem"]["kind"].as_str();
     assert_eq!(kind.or(json["kind"].as_str()), Some("Timeout"), "{json}");
+}
+
+/// Another program has the state's database: what was decided is served on, nothing is decided, and
+/// no secret leaves under a migration whose first fetch cannot be written down.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_is_locked_what_was_decided_holds_and_nothing_else_is() {
+    let (ground, _store) = ground(Vec::new()).await;
+    let (manager, target) = (ground.who("manager/m"), ground.who("node/z"));
+    let begin = json!({"scope": "web01", "from": "n", "to": "z"});
+    ground.tell(&manager, "/v1/migrations", begin).await;
+    let file = ground.folder.path().join("service.db");
+    let other = rusqlite::Connection::open(file).expect("another program");
+    other.execute_batch("BEGIN EXCLUSIVE").expect("locked");
+
+    // At once: each waits until the database's limit is over.
+    let body = read(&["web01/root"]);
+    let fetched = ground.ask(&target, "POST", READ, Some(&body));
+    let changes = [
+        ("/v1/grants", json!({"scope": "web02", "node": "n"})),
+        ("/v1/grants/revoke", json!({"scope": "web01", "node": "n"})),
+        ("/v1/nodes/quarantine", json!({"node": "n"})),
+        (
+            "/v1/migrations/commit",
+            json!({"scope": "web01", "from": "n", "to": "z"}),
+        ),
+    ];
+    let changes = changes.map(|(path, body)| {
+        let (ground, manager) = (&ground, &manager);
+        async move {
+            let answer = ground.ask(manager, "POST", path, Some(&body)).await;
+            assert_eq!(answer.status, 503, "{path}: {answer:?}");
+            assert_eq!(answer.kind(), "Unavailable", "{path}");
+        }
+    });
+    let all = futures_util::future::join_all(changes);
+    let waited = futures_util::future::join3(fetched, all, outcome(&ground));
+    let waited = tokio::time::timeout(ground::LIMIT, waited).await;
+    let (fetched, _, held) = waited.expect("in time");
+    assert_eq!(held, None, "what was granted is read");
+    assert!(
+        !fetched.json()["items"][0]["value"].is_string(),
+        "{fetched:?}"
+    );
+    assert_eq!(outcome(&ground).await, None, "nothing of it was done");
+
+    // The control: unlocked, all of it is.
+    other.execute_batch("ROLLBACK").expect("free again");
+    assert!(ground.serves(&target, "web01/root").await);
+    let revoke = json!({"scope": "web01", "node": "n"});
+    ground.tell(&manager, "/v1/grants/revoke", revoke).await;
+    assert_eq!(outcome(&ground).await.as_deref(), Some("PermissionDenied"));
 }

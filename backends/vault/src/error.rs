@@ -1,9 +1,9 @@
 //! What statuses, TLS and sockets mean in keyhaul's words.
 
-use std::error::Error as StdError;
 use std::io;
 
 use keyhaul_core::{Error, ErrorKind};
+use keyhaul_tls::find;
 use rustls::{AlertDescription, CertificateError};
 
 use crate::http::{Address, Answer};
@@ -166,18 +166,6 @@ pub(crate) fn tls(error: &rustls::Error, address: &Address) -> Error {
             .with_advice("see the port, or use vault+http (http://) where the way is safe"),
         _ => Error::new(ErrorKind::Unavailable, format!("{address} and TLS: no agreement")),
     }
-}
-
-/// The first `T` under an error. An I/O error keeps its own source apart.
-fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    if let Some(found) = error.downcast_ref::<T>() {
-        return Some(found);
-    }
-    let inside = error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-        .and_then(|inside| find(inside));
-    inside.or_else(|| error.source().and_then(find))
 }
 
 /// A server's words in one line of bounded length, control characters escaped.

@@ -5,20 +5,20 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use keyhaul_core::{Error, ErrorKind};
 use keyhaul_remote::protocol::AuditHead;
-use keyhaul_remote::server::audit::verify;
+use keyhaul_remote::server::verify_audit;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Output;
-use super::service::{ServiceName, ask};
+use super::service::Common;
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::output::{self, Format};
-use crate::session::Session;
 
 const EXAMPLES: &str = "\
 Examples:
-  keyhaul audit show --limit 20
+  keyhaul audit show --last 20
+  keyhaul audit show | grep 02fca85c05c3a9c2            all of one request
   keyhaul audit verify audit.jsonl.1 audit.jsonl --head 4711:9f86d0…";
 
 /// Arguments of `audit`.
@@ -37,15 +37,16 @@ enum Task {
         #[arg(long, value_name = "NUMBER")]
         after: Option<u64>,
 
-        /// At most so many [default: all there are]
+        /// At most so many, from the oldest on [default: all there are]
         #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
 
-        #[command(flatten)]
-        service: ServiceName,
+        /// Only so many of the latest
+        #[arg(long, value_name = "NUMBER", conflicts_with_all = ["after", "limit"])]
+        last: Option<u64>,
 
         #[command(flatten)]
-        output: Output,
+        common: Common,
     },
     /// Hold files of a key service's audit against their chain, the oldest first. Asks nobody
     Verify {
@@ -83,15 +84,15 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         Task::Show {
             after,
             limit,
-            service,
-            output,
-        } => show(global, after, limit, &service, output),
+            last,
+            common,
+        } => show(global, after, limit, last, common),
         Task::Verify {
             files,
             head,
             output,
         } => {
-            let found = verify(&files, head.as_ref())
+            let found = verify_audit(&files, head.as_ref())
                 .map_err(|error| files.iter().find_map(|file| other(file)).unwrap_or(error))?;
             let sound = Sound {
                 first: found.first,
@@ -108,19 +109,22 @@ fn show(
     global: &Global,
     mut after: Option<u64>,
     limit: Option<u64>,
-    service: &ServiceName,
-    output: Output,
+    last: Option<u64>,
+    common: Common,
 ) -> Outcome {
-    let session = Session::open(global)?;
-    let service = service.open(&session)?;
-    let request = session.request();
+    let keys = common.open(global)?;
+    if let Some(last) = last {
+        // Where the chain ends is told with every page.
+        let answer = keys.ask(keys.service.audit(None, Some(1), &keys.request))?;
+        after = Some(answer.head.sequence.saturating_sub(last));
+    }
     let mut left = limit;
     let mut records = Vec::new();
     loop {
         let most = left.map(|left| usize::try_from(left).unwrap_or(usize::MAX));
-        let answer = ask(&session, &service, service.audit(after, most, &request))?;
+        let answer = keys.ask(keys.service.audit(after, most, &keys.request))?;
         left = left.map(|left| left.saturating_sub(answer.records.len() as u64));
-        match output.format {
+        match keys.format {
             Format::Json => records.extend(answer.records),
             // Page by page: an audit can be long.
             Format::Text => {
@@ -130,7 +134,7 @@ fn show(
         }
         match answer.next {
             Some(next) if left != Some(0) && Some(next) != after => after = Some(next),
-            _ if output.format == Format::Json => {
+            _ if keys.format == Format::Json => {
                 let head = answer.head;
                 return Ok(output::json(&Shown { records, head })?);
             }

@@ -5,19 +5,18 @@ use jiff::Timestamp;
 use keyhaul_core::{Error, ErrorKind};
 use keyhaul_remote::protocol::GrantRequest;
 
-use super::Output;
-use super::service::{ServiceName, ask, named, node, scope, until};
+use super::service::{Common, named, node, scope, until};
 use crate::failure::Outcome;
 use crate::global::Global;
-use crate::output::{self, Format};
-use crate::session::Session;
+use crate::output;
 use crate::times;
 
 const EXAMPLES: &str = "\
 Examples:
   keyhaul grant web01 host-17
   keyhaul grant web01 host-17 --expires 2h
-  keyhaul grant @site host-17 --names 'tls/*'           some of the scope's names";
+  keyhaul grant @site host-17 --names 'tls/*'           some of the scope's names
+  keyhaul grant web01 host-17 --expires 4h --if-epoch 7 nobody has changed it meanwhile";
 
 /// Arguments of `grant`.
 #[derive(Args, Debug)]
@@ -39,17 +38,17 @@ pub struct Arguments {
     #[arg(long, value_name = "PATTERN")]
     names: Vec<String>,
 
-    #[command(flatten)]
-    service: ServiceName,
+    /// Only where the node's grant of the scope has this epoch, as `keyhaul grants` shows it; 0: only
+    /// where it holds none
+    #[arg(long, value_name = "EPOCH")]
+    if_epoch: Option<u64>,
 
     #[command(flatten)]
-    output: Output,
+    common: Common,
 }
 
 /// Lets a node read a scope. Other terms replace those before.
 pub fn run(global: &Global, arguments: Arguments) -> Outcome {
-    let session = Session::open(global)?;
-    let service = arguments.service.open(&session)?;
     let expires = arguments.expires.map(Timestamp::try_from).transpose();
     let expires = expires.map_err(|error| {
         let rule = "--expires is beyond the calendar";
@@ -60,18 +59,19 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         node: arguments.node,
         names: arguments.names,
         expires,
+        if_epoch: arguments.if_epoch,
     };
-    let grant = ask(&session, &service, service.grant(&body, &session.request()))?;
-    match arguments.output.format {
-        Format::Json => output::json(&grant)?,
-        Format::Text => output::words(format_args!(
+    let keys = arguments.common.open(global)?;
+    let grant = keys.ask(keys.service.grant(&body, &keys.request))?;
+    keys.print(&grant, |grant| {
+        output::words(format_args!(
             "{} can read {}: {}, {}; epoch {}",
             grant.node,
             grant.scope,
             named(&grant.names),
             until(grant.expires),
             grant.epoch
-        )),
-    }
-    Ok(())
+        ));
+        Ok(())
+    })
 }

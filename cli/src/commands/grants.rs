@@ -2,12 +2,10 @@ use clap::Args;
 use keyhaul_remote::protocol::Grant;
 use serde::Serialize;
 
-use super::Output;
-use super::service::{ServiceName, all, ask, node, rows, scope};
+use super::service::{Asked, Common, node, rows, scope};
 use crate::failure::Outcome;
 use crate::global::Global;
-use crate::output::{self, Format};
-use crate::session::Session;
+use crate::output;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,39 +25,32 @@ pub struct Arguments {
     node: Option<String>,
 
     #[command(flatten)]
-    service: ServiceName,
-
-    #[command(flatten)]
-    output: Output,
+    common: Common,
 }
 
 #[derive(Serialize)]
-pub struct Grants {
-    pub grants: Vec<Grant>,
+struct Grants {
+    grants: Vec<Grant>,
 }
 
 /// Prints who may read what.
 pub fn run(global: &Global, arguments: Arguments) -> Outcome {
-    let session = Session::open(global)?;
-    let service = arguments.service.open(&session)?;
-    let request = session.request();
+    let keys = arguments.common.open(global)?;
     let (scope, node) = (arguments.scope.as_deref(), arguments.node.as_deref());
-    let grants = ask(
-        &session,
-        &service,
-        all(async |page| {
-            let answer = service.grants(scope, node, page, &request).await?;
-            Ok((answer.grants, answer.next))
-        }),
-    )?;
-    print(grants, arguments.output)
+    let grants = keys.all(async |page| {
+        let answer = keys.service.grants(scope, node, page, &keys.request);
+        let answer = answer.await?;
+        Ok((answer.grants, answer.next))
+    })?;
+    print(&keys, grants, "no grant")
 }
 
-/// Prints grants, one a line.
-pub fn print(grants: Vec<Grant>, output: Output) -> Outcome {
-    match output.format {
-        Format::Json => output::json(&Grants { grants })?,
-        Format::Text => output::bytes(rows(&grants).to_string().as_bytes())?,
-    }
-    Ok(())
+/// Prints grants, one a line; `none` for a person where there is none.
+pub fn print(keys: &Asked<'_>, grants: Vec<Grant>, none: &str) -> Outcome {
+    keys.print(&Grants { grants }, |Grants { grants }| {
+        if grants.is_empty() {
+            output::words(none);
+        }
+        output::bytes(rows(grants).to_string().as_bytes())
+    })
 }

@@ -5,12 +5,10 @@ use keyhaul_core::{Error, ErrorKind, Result};
 use keyhaul_remote::protocol::{BeginRequest, EndRequest, Ticket, TicketState};
 use serde::Serialize;
 
-use super::Output;
-use super::service::{ServiceName, all, ask, at, node, scope};
+use super::service::{Asked, Common, at, node, scope};
 use crate::failure::Outcome;
 use crate::global::{self, Global};
-use crate::output::{self, Format, Rows};
-use crate::session::Session;
+use crate::output::{self, Rows};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -81,15 +79,6 @@ enum Task {
 }
 
 #[derive(Args, Debug)]
-struct Common {
-    #[command(flatten)]
-    service: ServiceName,
-
-    #[command(flatten)]
-    output: Output,
-}
-
-#[derive(Args, Debug)]
 struct Which {
     /// The migration, by the id that `migrate begin` printed; or, with --from and --to, the scope,
     /// for its latest migration
@@ -126,8 +115,6 @@ struct Tickets {
 
 /// Moves the right to read a scope from one node to another.
 pub fn run(global: &Global, arguments: Arguments) -> Outcome {
-    let session = Session::open(global)?;
-    let request = session.request();
     match arguments.task {
         Task::Begin {
             scope,
@@ -136,7 +123,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
             lasting,
             common,
         } => {
-            let service = common.service.open(&session)?;
+            let keys = common.open(global)?;
             let body = BeginRequest {
                 scope,
                 from,
@@ -144,82 +131,78 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
                 // Not shorter than was asked for.
                 seconds: lasting.map(|time| time.as_millis().div_ceil(1000) as u64),
             };
-            print(
-                &ask(&session, &service, service.begin(&body, &request))?,
-                &common,
-            )
+            print(&keys, keys.service.begin(&body, &keys.request))
         }
         Task::Commit { which, common } => {
-            let service = common.service.open(&session)?;
-            let ticket = ask(
-                &session,
-                &service,
-                service.commit(&which.request()?, &request),
-            )?;
-            print(&ticket, &common)
+            let body = which.request()?;
+            let keys = common.open(global)?;
+            print(&keys, keys.service.commit(&body, &keys.request))
         }
         Task::Abort { which, common } => {
-            let service = common.service.open(&session)?;
-            let ticket = ask(
-                &session,
-                &service,
-                service.abort(&which.request()?, &request),
-            )?;
-            print(&ticket, &common)
+            let body = which.request()?;
+            let keys = common.open(global)?;
+            print(&keys, keys.service.abort(&body, &keys.request))
         }
         Task::List {
             scope,
             state,
             common,
         } => {
-            let service = common.service.open(&session)?;
+            let keys = common.open(global)?;
             let (scope, state) = (scope.as_deref(), state.map(TicketState::from));
-            let migrations = ask(
-                &session,
-                &service,
-                all(async |page| {
-                    let answer = service.tickets(scope, state, page, &request).await?;
-                    Ok((answer.tickets, answer.next))
-                }),
-            )?;
-            match common.output.format {
-                Format::Json => output::json(&Tickets { migrations })?,
-                Format::Text => output::bytes(rows(&migrations).to_string().as_bytes())?,
-            }
-            Ok(())
+            let migrations = keys.all(async |page| {
+                let answer = keys.service.tickets(scope, state, page, &keys.request);
+                let answer = answer.await?;
+                Ok((answer.tickets, answer.next))
+            })?;
+            keys.print(&Tickets { migrations }, |Tickets { migrations }| {
+                if migrations.is_empty() {
+                    output::words("no migration");
+                }
+                output::bytes(rows(migrations).to_string().as_bytes())
+            })
         }
     }
 }
 
-fn print(ticket: &Ticket, common: &Common) -> Outcome {
-    if common.output.format == Format::Json {
-        return Ok(output::json(ticket)?);
-    }
+fn print(keys: &Asked<'_>, answer: impl Future<Output = Result<Ticket>>) -> Outcome {
+    let ticket = keys.ask(answer)?;
+    keys.print(&ticket, |ticket| {
+        let id = &ticket.id;
+        let (state, what) = (ticket.state.name(), standing(ticket));
+        output::words(format_args!("migration {id} is {state}: {what}"));
+        if matches!(ticket.state, TicketState::Open | TicketState::Undecided) {
+            output::words(endings(keys, ticket));
+        }
+        Ok(())
+    })
+}
+
+/// Who can read what moves.
+fn standing(ticket: &Ticket) -> String {
     let Ticket {
-        id,
-        scope,
-        from,
-        to,
-        state,
-        expires,
-        ..
+        scope, from, to, ..
     } = ticket;
-    let what = match state {
-        TicketState::Open => format!("{from} and {to} can read {scope} until {}", at(*expires)),
+    match ticket.state {
+        TicketState::Open => {
+            let until = at(ticket.expires);
+            format!("{from} and {to} can read {scope} until {until}")
+        }
         TicketState::Undecided => format!("{from} and {to} can read {scope} until one is chosen"),
         TicketState::Committed => format!("{to} alone can read {scope}"),
         TicketState::Aborted | TicketState::Expired => format!("{from} alone can read {scope}"),
         TicketState::Unknown => {
             "a newer service has a word for it that this version lacks".to_owned()
         }
-    };
-    output::words(format_args!("migration {id} is {}: {what}", state.name()));
-    if *state == TicketState::Open {
-        output::words(format_args!(
-            "then: keyhaul migrate commit {id}, or keyhaul migrate abort {id}"
-        ));
     }
-    Ok(())
+}
+
+/// How a migration is ended, and by what is decided which way.
+fn endings(keys: &Asked<'_>, ticket: &Ticket) -> String {
+    let Ticket { id, from, to, .. } = ticket;
+    let commit = keys.typed(&format!("migrate commit {id}"));
+    let abort = keys.typed(&format!("migrate abort {id}"));
+    format!("  where it runs on {to}:  {commit}\n  where it stays on {from}:  {abort}")
 }
 
 fn rows(tickets: &[Ticket]) -> Rows {

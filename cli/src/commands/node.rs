@@ -1,13 +1,12 @@
 use clap::{Args, Subcommand};
-use keyhaul_remote::protocol::{Fetch, Node};
+use keyhaul_core::Result;
+use keyhaul_remote::protocol::{Fetch, Node, QuarantineAnswer};
 use serde::Serialize;
 
-use super::Output;
-use super::service::{ServiceName, all, ask, at, node};
+use super::service::{Asked, Common, at, named, node, until};
 use crate::failure::Outcome;
 use crate::global::Global;
-use crate::output::{self, Format, Rows};
-use crate::session::Session;
+use crate::output::{self, Rows};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,15 +48,6 @@ enum Task {
     },
 }
 
-#[derive(Args, Debug)]
-struct Common {
-    #[command(flatten)]
-    service: ServiceName,
-
-    #[command(flatten)]
-    output: Output,
-}
-
 #[derive(Serialize)]
 struct Nodes {
     nodes: Vec<Node>,
@@ -65,72 +55,88 @@ struct Nodes {
 
 /// Looks after the nodes of a key service.
 pub fn run(global: &Global, arguments: Arguments) -> Outcome {
-    let session = Session::open(global)?;
-    let request = session.request();
     match arguments.task {
         Task::List { common } => {
-            let service = common.service.open(&session)?;
-            let nodes = ask(
-                &session,
-                &service,
-                all(async |page| {
-                    let answer = service.nodes(page, &request).await?;
-                    Ok((answer.nodes, answer.next))
-                }),
-            )?;
-            match common.output.format {
-                Format::Json => output::json(&Nodes { nodes })?,
-                Format::Text => output::bytes(rows(&nodes).to_string().as_bytes())?,
-            }
+            let keys = common.open(global)?;
+            let nodes = keys.all(async |page| {
+                let answer = keys.service.nodes(page, &keys.request).await?;
+                Ok((answer.nodes, answer.next))
+            })?;
+            keys.print(&Nodes { nodes }, |Nodes { nodes }| {
+                if nodes.is_empty() {
+                    output::words("no node");
+                }
+                output::bytes(rows(nodes).to_string().as_bytes())
+            })
         }
         Task::Quarantine { node, common } => {
-            let service = common.service.open(&session)?;
-            let done = ask(&session, &service, service.quarantine(&node, &request))?;
-            if common.output.format == Format::Json {
-                return Ok(output::json(&done)?);
-            }
-            for grant in &done.revoked {
-                output::words(format_args!("{node} can no longer read {}", grant.scope));
-            }
-            if !done.known {
-                output::words(format_args!(
-                    "the service had never heard of {node}: is that its name?"
-                ));
-            }
-            for ticket in &done.tickets {
-                output::words(format_args!(
-                    "the migration {} of {} from {} to {} is {}: commit or abort it",
-                    ticket.id,
-                    ticket.scope,
-                    ticket.from,
-                    ticket.to,
-                    ticket.state.name()
-                ));
-            }
-            output::words(format_args!(
-                "{node} is quarantined; {}",
-                match done.fetched.len() {
-                    0 => "it has never fetched a secret".to_owned(),
-                    1 => "it has fetched one secret, to be rotated:".to_owned(),
-                    many => format!("it has fetched {many} secrets, to be rotated:"),
-                }
-            ));
-            output::bytes(rotation(&done.fetched).to_string().as_bytes())?;
+            let keys = common.open(global)?;
+            let mut done = keys.ask(keys.service.quarantine(&node, &keys.request))?;
+            done.fetched
+                .sort_by(|one, other| one.secret.cmp(&other.secret));
+            keys.print(&done, |done| quarantined(&keys, done))
         }
         Task::Release { node, common } => {
-            let service = common.service.open(&session)?;
-            let node = ask(&session, &service, service.release(&node, &request))?;
-            match common.output.format {
-                Format::Json => output::json(&node)?,
-                Format::Text => output::words(format_args!(
+            let keys = common.open(global)?;
+            let node = keys.ask(keys.service.release(&node, &keys.request))?;
+            keys.print(&node, |node| {
+                output::words(format_args!(
                     "{} can be granted again; it holds {}",
                     node.node,
                     grants(node.grants)
-                )),
-            }
+                ));
+                Ok(())
+            })
         }
     }
-    Ok(())
+}
+
+/// What was done on standard error; what has to be rotated, and nothing else, on standard output.
+fn quarantined(keys: &Asked<'_>, done: &QuarantineAnswer) -> Result<()> {
+    let node = &done.node;
+    if !done.known {
+        output::warning(
+            &format!("the service had never heard of {node}"),
+            Some(&format!(
+                "see whether that is its name: {}",
+                keys.typed("node list")
+            )),
+        );
+    }
+    for grant in &done.revoked {
+        output::words(format_args!(
+            "{node} can no longer read {} ({}, {})",
+            grant.scope,
+            named(&grant.names),
+            until(grant.expires)
+        ));
+    }
+    for ticket in &done.tickets {
+        // What it held is gone: the migration cannot end there any more.
+        let (end, other) = match ticket.from == *node {
+            true => ("commit", &ticket.to),
+            false => ("abort", &ticket.from),
+        };
+        output::words(format_args!(
+            "migration {} of {} from {} to {} is {}, and can end at {other} alone; once the guest \
+             does not run on {node}:\n  {}",
+            ticket.id,
+            ticket.scope,
+            ticket.from,
+            ticket.to,
+            ticket.state.name(),
+            keys.typed(&format!("migrate {end} {}", ticket.id))
+        ));
+    }
+    output::words(format_args!(
+        "{node} is quarantined: it reads nothing, and is granted nothing until it is released"
+    ));
+    output::words(match done.fetched.len() {
+        0 => "it has never fetched a secret".to_owned(),
+        1 => "it has fetched one secret, to be rotated:".to_owned(),
+        many => format!("it has fetched {many} secrets, to be rotated:"),
+    });
+    output::bytes(rotation(&done.fetched).to_string().as_bytes())
 }
 
 fn rows(nodes: &[Node]) -> Rows {

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use keyhaul_core::{Error, ErrorKind};
 use keyhaul_remote::pki::{Authority, Issued, Record, Subject};
 use serde::Serialize;
@@ -40,6 +41,8 @@ enum Task {
         site: String,
         #[command(flatten)]
         place: Place,
+        #[command(flatten)]
+        output: Output,
     },
     /// Make a certificate and its key
     Issue {
@@ -92,6 +95,8 @@ enum Task {
         which: String,
         #[command(flatten)]
         place: Place,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -122,6 +127,21 @@ enum Kind {
 }
 
 #[derive(Serialize)]
+struct Made<'a> {
+    site: &'a str,
+    folder: String,
+    certificate: String,
+    crl: String,
+    expires: Timestamp,
+}
+
+#[derive(Serialize)]
+struct Revoked<'a> {
+    revoked: &'a [Record],
+    crl: String,
+}
+
+#[derive(Serialize)]
 struct Certificate<'a> {
     certificate: &'a str,
     key: &'a str,
@@ -138,16 +158,31 @@ struct Certificates {
 /// Makes and renews certificates for a small site.
 pub fn run(arguments: Arguments) -> Outcome {
     match arguments.task {
-        Task::Init { site, place } => {
+        Task::Init {
+            site,
+            place,
+            output,
+        } => {
             let authority = Authority::create(&place.folder, &site)?;
-            let until = shown(authority.expires().into());
             let folder = place.folder.display();
-            output::words(format_args!(
-                "made the authority of {site} in {folder}, until {until}"
-            ));
-            output::words(
-                "whoever has its ca.key can be any node: keep a copy offline, and nobody's hands on this one",
-            );
+            match output.format {
+                Format::Json => output::json(&Made {
+                    site: authority.name(),
+                    folder: folder.to_string(),
+                    certificate: authority.certificate().display().to_string(),
+                    crl: authority.crl().display().to_string(),
+                    expires: authority.expires(),
+                })?,
+                Format::Text => {
+                    let until = shown(authority.expires().into());
+                    output::words(format_args!(
+                        "made the authority of {site} in {folder}, until {until}"
+                    ));
+                    output::words(
+                        "whoever has its ca.key can be any node: keep a copy offline, and nobody's hands on this one",
+                    );
+                }
+            }
         }
         Task::Issue {
             kind,
@@ -182,17 +217,28 @@ pub fn run(arguments: Arguments) -> Outcome {
             let authority = Authority::open(&place.folder)?;
             print(&authority.renew(&name, lasting.lifetime)?, output)?;
         }
-        Task::Revoke { which, place } => {
+        Task::Revoke {
+            which,
+            place,
+            output,
+        } => {
             let authority = Authority::open(&place.folder)?;
-            for record in authority.revoke(&which)? {
-                let Record { stem, serial, .. } = record;
-                output::words(format_args!("revoked {stem}, serial number {serial}"));
+            let revoked = authority.revoke(&which)?;
+            let crl = authority.crl().display().to_string();
+            match output.format {
+                Format::Json => output::json(&Revoked {
+                    revoked: &revoked,
+                    crl,
+                })?,
+                Format::Text => {
+                    for Record { stem, serial, .. } in &revoked {
+                        output::words(format_args!("revoked {stem}, serial number {serial}"));
+                    }
+                    output::words(format_args!(
+                        "give {crl} to every server, and have it read: systemctl reload keyhaul"
+                    ));
+                }
             }
-            let list = authority.crl();
-            output::words(format_args!(
-                "give {} to every server, and have it read: systemctl reload keyhaul",
-                list.display()
-            ));
         }
     }
     Ok(())

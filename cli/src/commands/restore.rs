@@ -2,12 +2,11 @@ use clap::Args;
 use keyhaul_core::Reference;
 use keyhaul_remote::protocol::RestoreRequest;
 
-use super::service::{ServiceName, ask};
-use super::{Output, reference};
+use super::reference;
+use super::service::Common;
 use crate::failure::Outcome;
 use crate::global::Global;
-use crate::output::{self, Format};
-use crate::session::Session;
+use crate::output;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,32 +21,20 @@ pub struct Arguments {
     reference: Reference,
 
     #[command(flatten)]
-    service: ServiceName,
-
-    #[command(flatten)]
-    output: Output,
+    common: Common,
 }
 
 /// Brings back what was deleted from a key service, within its window.
 pub fn run(global: &Global, arguments: Arguments) -> Outcome {
-    let session = Session::open(global)?;
-    let service = arguments.service.open(&session)?;
-    let secret = arguments.reference.subject().to_owned();
+    let keys = arguments.common.open(global)?;
     let body = RestoreRequest {
-        secret: secret.clone(),
+        secret: arguments.reference.subject().to_owned(),
     };
-    let restored = ask(
-        &session,
-        &service,
-        service.restore(&body, &session.request()),
-    )?;
-    match arguments.output.format {
-        Format::Json => output::json(&restored)?,
-        Format::Text => {
-            let version = restored.metadata.version.as_deref();
-            let version = version.map_or(String::new(), |version| format!(", version {version}"));
-            output::words(format_args!("restored {secret}{version}"));
-        }
-    }
-    Ok(())
+    let restored = keys.ask(keys.service.restore(&body, &keys.request))?;
+    keys.print(&restored, |restored| {
+        let version = restored.metadata.version.as_deref();
+        let version = version.map_or(String::new(), |version| format!(", version {version}"));
+        output::words(format_args!("restored {}{version}", body.secret));
+        Ok(())
+    })
 }

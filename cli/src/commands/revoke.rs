@@ -1,16 +1,15 @@
 use clap::Args;
 use keyhaul_remote::protocol::RevokeRequest;
 
-use super::Output;
-use super::service::{ServiceName, ask, node, scope};
+use super::service::{Common, node, scope};
 use crate::failure::Outcome;
 use crate::global::Global;
-use crate::output::{self, Format};
-use crate::session::Session;
+use crate::output;
 
 const EXAMPLES: &str = "\
 Examples:
-  keyhaul revoke web01 host-17";
+  keyhaul revoke web01 host-17
+  keyhaul revoke web01 host-17 --if-epoch 7             not a grant that was given since";
 
 /// Arguments of `revoke`.
 #[derive(Args, Debug)]
@@ -24,34 +23,33 @@ pub struct Arguments {
     #[arg(value_name = "NODE", value_parser = node)]
     node: String,
 
-    #[command(flatten)]
-    service: ServiceName,
+    /// Only where the grant has this epoch, as `keyhaul grants` shows it
+    #[arg(long, value_name = "EPOCH", value_parser = clap::value_parser!(u64).range(1..))]
+    if_epoch: Option<u64>,
 
     #[command(flatten)]
-    output: Output,
+    common: Common,
 }
 
 /// Takes a grant away, from the node's next request on.
 pub fn run(global: &Global, arguments: Arguments) -> Outcome {
-    let session = Session::open(global)?;
-    let service = arguments.service.open(&session)?;
-    let (scope, node) = (arguments.scope, arguments.node);
     let body = RevokeRequest {
-        scope: scope.clone(),
-        node: node.clone(),
+        scope: arguments.scope,
+        node: arguments.node,
+        if_epoch: arguments.if_epoch,
     };
-    let done = ask(
-        &session,
-        &service,
-        service.revoke(&body, &session.request()),
-    )?;
-    match arguments.output.format {
-        Format::Json => output::json(&done)?,
-        Format::Text if done.revoked => output::words(format_args!(
-            "{node} can no longer read {scope}; epoch {}",
-            done.epoch
-        )),
-        Format::Text => output::words(format_args!("{node} held no grant of {scope}")),
-    }
-    Ok(())
+    let keys = arguments.common.open(global)?;
+    let done = keys.ask(keys.service.revoke(&body, &keys.request))?;
+    keys.print(&done, |done| {
+        let RevokeRequest { scope, node, .. } = &body;
+        if done.revoked {
+            output::words(format_args!(
+                "{node} can no longer read {scope}; epoch {}",
+                done.epoch
+            ));
+        } else {
+            output::words(format_args!("{node} held no grant of {scope}"));
+        }
+        Ok(())
+    })
 }

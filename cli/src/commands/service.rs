@@ -1,41 +1,61 @@
-//! What the commands of a key service share: which service, and how its answers are printed.
+//! What the commands of a key service share: which service, how it is asked, and how its answers
+//! are printed.
 
 use std::time::SystemTime;
 
 use clap::Args;
 use jiff::Timestamp;
-use keyhaul_core::{Error, ErrorKind, Reference, Result, StoreConfig};
-use keyhaul_remote::client::{Paging, Service};
-use keyhaul_remote::protocol::Grant;
+use keyhaul_core::{Error, ErrorKind, Reference, Request, Result, StoreConfig};
+use keyhaul_remote::client::Service;
+use keyhaul_remote::protocol::{Grant, Paging, check_node_name};
+use serde::Serialize;
 
+use super::Output;
 use crate::failure::Outcome;
-use crate::output::Rows;
+use crate::global::Global;
+use crate::output::{self, Format, Rows, shell_quoted};
 use crate::session::Session;
 use crate::times::shown;
 
-/// Which key service, where there can be a choice.
+/// What every command takes that asks a key service.
 #[derive(Args, Debug)]
-pub struct ServiceName {
+pub struct Common {
     /// The key service, by its store's name in the policy [default: the only one there]
     #[arg(long, value_name = "STORE")]
     service: Option<String>,
+
+    #[command(flatten)]
+    output: Output,
 }
 
-impl ServiceName {
-    /// The service that is meant.
-    pub fn open(&self, session: &Session) -> Outcome<Service> {
-        Ok(Service::open(self.config(session)?)?)
+/// A key service that is asked.
+pub struct Asked<'a> {
+    pub service: Service,
+    pub request: Request,
+    pub format: Format,
+    session: Session,
+    global: &'a Global,
+    name: Option<String>,
+}
+
+impl Common {
+    /// The service that is meant. Asks nobody yet.
+    pub fn open(self, global: &Global) -> Outcome<Asked<'_>> {
+        let session = Session::open(global)?;
+        let service = Service::open(self.config(&session)?)?;
+        Ok(Asked {
+            service,
+            request: session.request(),
+            format: self.output.format,
+            session,
+            global,
+            name: self.service,
+        })
     }
 
     fn config<'a>(&self, session: &'a Session) -> Result<&'a StoreConfig> {
         let policy = session.resolver.policy();
-        let registry = crate::session::registry();
-        let is_service = |config: &&StoreConfig| {
-            let factory = registry.factory(config);
-            factory.is_ok_and(|factory| factory.is_key_service())
-        };
-        let stores = policy.stores.values().map(|entry| &entry.config);
-        let services: Vec<&StoreConfig> = stores.filter(is_service).collect();
+        let services = services(session);
         let names: Vec<&str> = services.iter().map(|config| config.name.as_str()).collect();
         let refuse = |rule: String, advice: String| {
             Err(Error::new(ErrorKind::InvalidConfig, rule).with_advice(advice))
@@ -68,18 +88,66 @@ impl ServiceName {
     }
 }
 
-/// Runs to the end what asks a service, but not past the deadline; its failure says which service.
-pub fn ask<T>(
-    session: &Session,
-    service: &Service,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let name = &service.descriptor().name;
-    session.within(work).map_err(|error| error.with_store(name))
+impl Asked<'_> {
+    /// Asks to the end, but not past the deadline; a failure says which service.
+    pub fn ask<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let name = &self.service.descriptor().name;
+        self.session
+            .within(work)
+            .map_err(|error| error.with_store(name))
+    }
+
+    /// All entries of an answer in pages: those of each page, and where the next begins.
+    pub fn all<T>(
+        &self,
+        page: impl AsyncFnMut(&Paging) -> Result<(Vec<T>, Option<String>)>,
+    ) -> Result<Vec<T>> {
+        self.ask(pages(page))
+    }
+
+    /// Prints an answer: as JSON, or as `text` has it.
+    pub fn print<T: Serialize>(&self, answer: &T, text: impl FnOnce(&T) -> Result<()>) -> Outcome {
+        match self.format {
+            Format::Json => output::json(answer)?,
+            Format::Text => text(answer)?,
+        }
+        Ok(())
+    }
+
+    /// A command as it is typed to ask the same service.
+    pub fn typed(&self, words: &str) -> String {
+        typed(self.global, self.name.as_deref(), words)
+    }
 }
 
-/// All entries of an answer in pages: those of each page, and where the next begins.
-pub async fn all<T>(
+/// The key services of the policy.
+pub fn services(session: &Session) -> Vec<&StoreConfig> {
+    let registry = crate::session::registry();
+    let is_service = |config: &&StoreConfig| {
+        let factory = registry.factory(config);
+        factory.is_ok_and(|factory| factory.is_key_service())
+    };
+    let stores = session.resolver.policy().stores.values();
+    stores
+        .map(|entry| &entry.config)
+        .filter(is_service)
+        .collect()
+}
+
+/// A command as it is typed under the same policy; `service` where there is a choice.
+pub fn typed(global: &Global, service: Option<&str>, words: &str) -> String {
+    let mut line = "keyhaul".to_owned();
+    if let Some(config) = &global.config {
+        line += &format!(" --config {}", shell_quoted(config.as_os_str()).display());
+    }
+    line += &format!(" {words}");
+    if let Some(service) = service {
+        line += &format!(" --service {}", shell_quoted(service.as_ref()).display());
+    }
+    line
+}
+
+async fn pages<T>(
     mut page: impl AsyncFnMut(&Paging) -> Result<(Vec<T>, Option<String>)>,
 ) -> Result<Vec<T>> {
     let mut paging = Paging::default();
@@ -108,13 +176,9 @@ pub fn scope(text: &str) -> Result<String, String> {
 
 /// A node's name on the command line.
 pub fn node(text: &str) -> Result<String, String> {
-    match Reference::parse(&format!("{text}/x")) {
-        Ok(reference)
-            if reference.scope() == text && text.len() <= 122 && !text.starts_with('@') =>
-        {
-            Ok(text.to_owned())
-        }
-        _ => Err("a node's name is 1 to 122 of [A-Za-z0-9._-]".to_owned()),
+    match check_node_name(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(error.message().to_owned()),
     }
 }
 

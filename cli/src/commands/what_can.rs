@@ -1,12 +1,9 @@
 use clap::Args;
 
-use super::Output;
 use super::grants::print;
-use super::service::{ServiceName, ask, node};
+use super::service::{Common, node};
 use crate::failure::Outcome;
 use crate::global::Global;
-use crate::output::{self, Format};
-use crate::session::Session;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,24 +18,13 @@ pub struct Arguments {
     node: String,
 
     #[command(flatten)]
-    service: ServiceName,
-
-    #[command(flatten)]
-    output: Output,
+    common: Common,
 }
 
 /// Prints the grants that a node holds.
 pub fn run(global: &Global, arguments: Arguments) -> Outcome {
-    let session = Session::open(global)?;
-    let service = arguments.service.open(&session)?;
-    let answer = ask(
-        &session,
-        &service,
-        service.what_can(&arguments.node, &session.request()),
-    )?;
-    if answer.grants.is_empty() && arguments.output.format == Format::Text {
-        let node = &arguments.node;
-        output::words(format_args!("{node} holds no grant"));
-    }
-    print(answer.grants, arguments.output)
+    let keys = arguments.common.open(global)?;
+    let node = &arguments.node;
+    let answer = keys.ask(keys.service.what_can(node, &keys.request))?;
+    print(&keys, answer.grants, &format!("{node} holds no grant"))
 }

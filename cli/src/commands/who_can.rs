@@ -2,12 +2,10 @@ use clap::Args;
 use keyhaul_core::Reference;
 
 use super::grants::print;
-use super::service::{ServiceName, ask};
-use super::{Output, reference};
+use super::reference;
+use super::service::Common;
 use crate::failure::Outcome;
 use crate::global::Global;
-use crate::output::{self, Format};
-use crate::session::Session;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,24 +20,13 @@ pub struct Arguments {
     reference: Reference,
 
     #[command(flatten)]
-    service: ServiceName,
-
-    #[command(flatten)]
-    output: Output,
+    common: Common,
 }
 
 /// Prints the grants by which nodes can read a secret.
 pub fn run(global: &Global, arguments: Arguments) -> Outcome {
-    let session = Session::open(global)?;
-    let service = arguments.service.open(&session)?;
+    let keys = arguments.common.open(global)?;
     let secret = arguments.reference.subject();
-    let answer = ask(
-        &session,
-        &service,
-        service.who_can(secret, &session.request()),
-    )?;
-    if answer.grants.is_empty() && arguments.output.format == Format::Text {
-        output::words(format_args!("no node can read {secret}"));
-    }
-    print(answer.grants, arguments.output)
+    let answer = keys.ask(keys.service.who_can(secret, &keys.request))?;
+    print(&keys, answer.grants, &format!("no node can read {secret}"))
 }

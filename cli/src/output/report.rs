@@ -45,7 +45,8 @@ pub fn in_words(error: &Error, style: Style, indent: usize) -> String {
     detail("route", context.route.as_deref());
     detail("store", context.store.as_deref());
     detail("path", context.path.as_deref());
-    detail("while", context.operation.map(|operation| operation.name()));
+    let operation = context.operation.map(|operation| operation.name());
+    detail("while", operation.or(context.task.as_deref()));
     let mut source = error.source();
     while let Some(cause) = source {
         detail("because", Some(&cause.to_string()));

@@ -2,6 +2,7 @@
 
 mod page;
 mod service;
+mod words;
 
 use std::fs;
 use std::io::Read as _;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keyhaul_core::{
     Capabilities, DeleteOptions, Descriptor, Error, ErrorKind, GetOptions, IdempotencyId,
-    ListOptions, Metadata, Operation, Page, PutOptions, Recipe, Request, Result, Secret,
+    ListOptions, Metadata, Operation, Page, PutMode, PutOptions, Recipe, Request, Result, Secret,
     SecretBytes, SecretPath, SecretStore,
 };
 
@@ -52,17 +52,36 @@ pub struct FaultStore {
     faults: Mutex<VecDeque<Fault>>,
     seen: Mutex<Vec<Seen>>,
     dropped: AtomicUsize,
+    /// Whether an `Overwrite` has no fault.
+    spares_overwrites: bool,
 }
 
 impl FaultStore {
     /// `inner`, with these faults to come.
     pub fn new(inner: Arc<dyn SecretStore>, faults: impl IntoIterator<Item = Fault>) -> Arc<Self> {
+        Arc::new(Self::with(inner, faults))
+    }
+
+    /// The same, save that an `Overwrite` takes no fault: nobody repeats one, so that whoever asks
+    /// for one would see it, as in the trials of what a store cannot do.
+    pub fn sparing_overwrites(
+        inner: Arc<dyn SecretStore>,
+        faults: impl IntoIterator<Item = Fault>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            spares_overwrites: true,
+            ..Self::with(inner, faults)
+        })
+    }
+
+    fn with(inner: Arc<dyn SecretStore>, faults: impl IntoIterator<Item = Fault>) -> Self {
+        Self {
             inner,
             faults: Mutex::new(faults.into_iter().collect()),
             seen: Mutex::default(),
             dropped: AtomicUsize::new(0),
-        })
+            spares_overwrites: false,
+        }
     }
 
     /// What was asked so far.
@@ -77,7 +96,17 @@ impl FaultStore {
 
     /// Notes a request and takes its fault.
     fn take(&self, operation: Operation, paths: usize, request: &Request) -> Fault {
-        self.note(operation, paths, request, None)
+        self.note(operation, paths, request, None);
+        self.next()
+    }
+
+    /// The same, of a write.
+    fn take_write(&self, operation: Operation, options: &PutOptions) -> Fault {
+        self.note(operation, 1, &options.request, options.idempotency);
+        match options.mode {
+            PutMode::Overwrite if self.spares_overwrites => Fault::None,
+            _ => self.next(),
+        }
     }
 
     fn note(
@@ -86,13 +115,16 @@ impl FaultStore {
         paths: usize,
         request: &Request,
         idempotency: Option<IdempotencyId>,
-    ) -> Fault {
+    ) {
         lock(&self.seen).push(Seen {
             operation,
             paths,
             request: request.clone(),
             idempotency,
         });
+    }
+
+    fn next(&self) -> Fault {
         lock(&self.faults).pop_front().unwrap_or(Fault::None)
     }
 
@@ -160,8 +192,7 @@ impl SecretStore for FaultStore {
         value: &SecretBytes,
         options: &PutOptions,
     ) -> Result<Metadata> {
-        let id = options.idempotency;
-        let fault = self.note(Operation::Put, 1, &options.request, id);
+        let fault = self.take_write(Operation::Put, options);
         self.suffer(fault, self.inner.put(path, value, options))
             .await
     }
@@ -172,8 +203,7 @@ impl SecretStore for FaultStore {
         recipe: &Recipe,
         options: &PutOptions,
     ) -> Result<Metadata> {
-        let id = options.idempotency;
-        let fault = self.note(Operation::Generate, 1, &options.request, id);
+        let fault = self.take_write(Operation::Generate, options);
         self.suffer(fault, self.inner.generate(path, recipe, options))
             .await
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::{Disk, Vm, read_command};
+use crate::{Disk, Vm, read_command, until};
 
 /// The words of a guest, small and real: a machine with memory and firmware that runs, and a disk
 /// that the secret object `root` opens. `object` is how that object is described.
@@ -50,6 +50,10 @@ impl Vm {
         self.tell_of_migration();
         self.qmp.call("migrate", json!({"uri": to})).expect("begun");
         self.migrated();
+        // QEMU tells that all is sent before it has put the guest to rest.
+        until("the guest is at rest", || {
+            (self.state() != "finish-migrate").then_some(())
+        });
     }
 
     /// Has the guest come in, from where [`migrate`](Self::migrate) sends it; it was started with

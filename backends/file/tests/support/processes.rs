@@ -58,6 +58,7 @@ pub fn child_with_mounts(role: &str) -> Command {
 /// Runs the future on a runtime of one thread.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .expect("a runtime")
         .block_on(future)

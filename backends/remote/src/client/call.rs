@@ -112,17 +112,21 @@ impl<'a> Call<'a> {
 /// part of the same work, is told apart by them.
 fn request_id(id: Option<&str>) -> Result<String> {
     let own = random::hex(ID.1 / 2)?;
-    let legal = |c: &char| c.is_ascii_alphanumeric() || "._-".contains(*c);
-    let theirs: String = id
-        .unwrap_or_default()
-        .chars()
-        .filter(legal)
-        .take(ID.0)
-        .collect();
-    if theirs.is_empty() {
-        return random::hex(16);
+    match id.and_then(legal) {
+        Some(theirs) => Ok(format!("{theirs}.{own}")),
+        None => random::hex(16),
     }
-    Ok(format!("{theirs}.{own}"))
+}
+
+/// What the ids of a caller's requests begin with, where the caller named them.
+pub(super) fn known_by(request: &Request) -> Option<String> {
+    request.id.as_deref().and_then(legal)
+}
+
+fn legal(id: &str) -> Option<String> {
+    let legal = |c: &char| c.is_ascii_alphanumeric() || "._-".contains(*c);
+    let text: String = id.chars().filter(legal).take(ID.0).collect();
+    (!text.is_empty()).then_some(text)
 }
 
 /// Whether it is an id of a request.

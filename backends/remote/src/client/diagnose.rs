@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use keyhaul_tls::find;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncReadExt as _;
@@ -14,7 +15,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::config::Address;
-use super::error::find;
 
 /// How long connecting may take: it is only about a better error.
 const LIMIT: Duration = Duration::from_secs(2);

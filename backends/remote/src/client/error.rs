@@ -1,35 +1,41 @@
 //! What TLS and sockets mean in keyhaul's words.
 
-use std::error::Error as StdError;
 use std::io;
 
 use keyhaul_core::{Error, ErrorKind};
+use keyhaul_tls::find;
 use rustls::{AlertDescription, CertificateError};
 
 use super::config::Address;
 
-/// The error for a request that got no answer, or half of one.
-pub(super) fn transport(error: reqwest::Error, address: &Address) -> Error {
+/// The error for a request that got no answer, or half of one. `id` is what the server knows it by,
+/// if it has arrived there.
+pub(super) fn transport(error: reqwest::Error, address: &Address, id: Option<&str>) -> Error {
     // The url repeats what is known.
     let error = error.without_url();
     let told = match find::<rustls::Error>(&error) {
         Some(found) => tls(found, address),
-        None => socket(&error, address),
+        None => socket(&error, address, id),
     };
     told.with_source(error)
 }
 
-fn socket(error: &reqwest::Error, address: &Address) -> Error {
+fn socket(error: &reqwest::Error, address: &Address, id: Option<&str>) -> Error {
+    let during = id.map_or(String::new(), |id| format!(" during request {id}"));
     let unavailable = |what: &str| {
         Error::new(
             ErrorKind::Unavailable,
-            format!("the key server {address} {what}"),
+            format!("the key server {address} {what}{during}"),
         )
     };
     let timeout = || {
+        let what = match id {
+            Some(id) => format!("gave no answer in time to request {id}"),
+            None => "took no connection in time".to_owned(),
+        };
         Error::new(
             ErrorKind::Timeout,
-            format!("the key server {address} took no connection in time"),
+            format!("the key server {address} {what}"),
         )
     };
     if error.is_dns() {
@@ -123,19 +129,4 @@ pub(super) fn tls(error: &rustls::Error, address: &Address) -> Error {
         }
         _ => told(ErrorKind::Unavailable, "and TLS: no agreement"),
     }
-}
-
-/// The first `T` under an error. An I/O error keeps its own source apart.
-pub(super) fn find<'a, T: StdError + 'static>(
-    error: &'a (dyn StdError + 'static),
-) -> Option<&'a T> {
-    if let Some(found) = error.downcast_ref::<T>() {
-        // An I/O error that only carries another is looked into first by whoever asks for that.
-        return Some(found);
-    }
-    let inside = error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-        .and_then(|inside| find(inside));
-    inside.or_else(|| error.source().and_then(find))
 }

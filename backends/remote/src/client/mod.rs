@@ -25,7 +25,7 @@ use std::sync::Arc;
 use keyhaul_core::registry::{Limits, OptionSpec};
 use keyhaul_core::{Result, SecretStore, StoreConfig, StoreFactory};
 
-pub use service::{Paging, Service};
+pub use service::Service;
 pub use store::RemoteStore;
 
 /// Makes stores of key services.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use keyhaul_core::{Error, ErrorKind, Request, Result, random};
 
+use super::call::known_by;
 use super::config::{Address, Settings};
 use super::tls::{Identity, Source};
 use super::wire::{Failure, Link, Next};
@@ -119,7 +120,11 @@ impl Pool {
                 Ok(Err(failure)) => failure,
                 Err(_) => {
                     link.give_up();
-                    let told = format!("the key server {} gave no answer in time", link.address);
+                    let mut told =
+                        format!("the key server {} gave no answer in time", link.address);
+                    if let Some(id) = known_by(request) {
+                        told += &format!(" to request {id}");
+                    }
                     Failure {
                         error: late(told),
                         next: Next::IfRepeatable,

@@ -9,7 +9,7 @@ use keyhaul_core::{Error, ErrorKind, Request, Result, Secret, random};
 use super::RemoteStore;
 use super::call::Call;
 use super::pool::Repeat;
-use super::wire::{Answered, Failure, Link, passes, told};
+use super::wire::{Answered, Failure, Link, passes};
 use crate::protocol::seal::{Binding, Purpose, Receiver, Recipient};
 use crate::protocol::{Outcome, ReadAnswer, ReadItem, ReadRequest, SealedValue, limit, path};
 
@@ -84,7 +84,7 @@ impl RemoteStore {
         };
         let pairs = asked.items.iter().zip(answer.items).enumerate();
         let opened = pairs.map(|(index, (item, outcome))| match outcome {
-            Outcome::Problem { problem } => Err(told(problem, id.as_deref())),
+            Outcome::Problem { problem } => Err(link.told(problem, id.as_deref())),
             Outcome::Done(sealed) => open(index, item, sealed),
         });
         Ok(opened.collect())

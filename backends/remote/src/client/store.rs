@@ -17,7 +17,7 @@ use super::call::Call;
 use super::pool::{Pool, Repeat};
 use super::reading::Sealing;
 use super::service::send;
-use super::wire::{self, Answered, Failure, told};
+use super::wire::{self, Answered, Failure};
 use crate::protocol::{
     AlphabetBody, DeleteAnswer, DeleteRequest, GenerateRequest, ListAnswer, Mode, Outcome,
     ReadItem, ServiceAnswer, Stat, StatAnswer, StatRequest, limit, path,
@@ -112,7 +112,7 @@ impl SecretStore for RemoteStore {
                         metadata.metadata().map_err(Failure::never)
                     }
                     Some(Outcome::Problem { problem }) => {
-                        Err(Failure::said(told(problem, id.as_deref())))
+                        Err(Failure::said(link.told(problem, id.as_deref())))
                     }
                     None => Err(Failure::never(link.foreign("no answer to an item"))),
                 }
@@ -191,7 +191,9 @@ impl SecretStore for RemoteStore {
         let repeat = Repeat::Never {
             shown_by: &shown_by,
         };
-        let _: DeleteAnswer = send(&self.0.pool, &call, &options.request, repeat).await?;
+        let answer: DeleteAnswer = send(&self.0.pool, &call, &options.request, repeat).await?;
+        let until = answer.restorable_until.map(SystemTime::from);
+        options.remains.tell(until);
         Ok(())
     }
 

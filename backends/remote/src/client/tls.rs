@@ -11,10 +11,8 @@ use std::time::SystemTime;
 use aws_lc_rs::digest::{SHA256, digest};
 use keyhaul_core::credential::CredentialSource;
 use keyhaul_core::{Error, ErrorKind, Result, SecretBytes};
+use keyhaul_tls::{certificates, invalid, key, key_text, provider, read};
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
@@ -61,13 +59,13 @@ impl Source {
         let stamp = self.stamp();
         let what = format!("`ca-cert` {}", self.authority.display());
         let mut roots = RootCertStore::empty();
-        for certificate in certificates(&self.authority, &what)? {
+        for certificate in certificates(&read(&self.authority, &what)?, &what)? {
             roots.add(certificate).map_err(|error| {
                 invalid(&what, "holds a certificate that is no authority's").with_source(error)
             })?;
         }
         let what = format!("`client-cert` {}", self.certificate.display());
-        let chain = certificates(&self.certificate, &what)?;
+        let chain = certificates(&read(&self.certificate, &what)?, &what)?;
         let mut hash = [0; 32];
         // `certificates` gives at least one.
         hash.copy_from_slice(digest(&SHA256, &chain[0]).as_ref());
@@ -95,20 +93,12 @@ impl Source {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let text = match &*kept {
             Some(text) => Arc::clone(text),
-            None => Arc::new(self.key.read().map_err(|error| {
-                let refused = Error::new(error.kind(), format!("{what}: {}", error.message()));
-                match error.advice() {
-                    Some(advice) => refused.with_advice(advice.to_owned()),
-                    None => refused,
-                }
-            })?),
+            None => Arc::new(key_text(&self.key, &what)?),
         };
         if matches!(self.key, CredentialSource::Fd(_)) {
             *kept = Some(Arc::clone(&text));
         }
-        // The parser's words stay out: they are about a key.
-        PrivateKeyDer::from_pem_slice(text.expose())
-            .map_err(|_| invalid(&what, "holds no private key in PEM"))
+        key(&text, &what)
     }
 }
 
@@ -137,39 +127,6 @@ fn assemble(
     // Each connection proves anew that we hold the key.
     config.resumption = Resumption::disabled();
     Ok(config)
-}
-
-/// aws-lc-rs, with the hybrid post-quantum key exchange first: who records the traffic today does
-/// not read it with tomorrow's machine.
-fn provider() -> CryptoProvider {
-    CryptoProvider {
-        kx_groups: vec![
-            kx_group::X25519MLKEM768,
-            kx_group::X25519,
-            kx_group::SECP256R1,
-            kx_group::SECP384R1,
-        ],
-        ..default_provider()
-    }
-}
-
-/// The certificates of a file, at least one.
-fn certificates(path: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let pem = std::fs::read(path).map_err(|error| {
-        let read = invalid(what, "cannot be read");
-        read.with_source(error)
-    })?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| invalid(what, "is no PEM").with_source(error))?;
-    if certificates.is_empty() {
-        return Err(invalid(what, "holds no certificate in PEM"));
-    }
-    Ok(certificates)
-}
-
-fn invalid(what: &str, rule: &str) -> Error {
-    Error::new(ErrorKind::InvalidConfig, format!("{what} {rule}"))
 }
 
 /// What three files look like from outside; none for one that is not there, or is no file.

@@ -126,20 +126,21 @@ impl Link {
     ) -> Result<Answered<T>, Failure> {
         let url = self.address.join(call.path, call.query.as_deref());
         let headers = call.headers(until).map_err(Failure::never)?;
+        let own = answered_as(&headers);
         let mut request = self.http.request(call.method.clone(), url).headers(headers);
         if let Some(body) = &call.body {
             request = request.body(body.clone());
         }
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Err(self.explained(error).await),
+            Err(error) => return Err(self.explained(error, own.as_deref()).await),
         };
         self.answered.store(true, Ordering::Release);
         let status = response.status();
         let patience = retry_after(response.headers());
         let id = answered_as(response.headers());
         let kind = media_type(response.headers());
-        let body = self.read(response).await?;
+        let body = self.read(response, own.as_deref()).await?;
         match kind.as_deref() {
             Some("application/json") if status.is_success() => serde_json::from_slice(&body)
                 .map(|body| Answered { body, id })
@@ -151,7 +152,7 @@ impl Link {
                 let problem: Problem = serde_json::from_slice(&body).map_err(|_| {
                     Failure::never(self.foreign("a failure that is none of this protocol"))
                 })?;
-                let mut error = told(problem, id.as_deref());
+                let mut error = self.told(problem, id.as_deref());
                 if let Some(wait) = patience
                     && error.retry_after().is_none()
                 {
@@ -224,9 +225,11 @@ impl Link {
 
     /// The failure of a request that got no answer; where none before it got one either, with what
     /// the server says in TLS.
-    async fn explained(&self, error: reqwest::Error) -> Failure {
+    async fn explained(&self, error: reqwest::Error, id: Option<&str>) -> Failure {
         let connected = !error.is_connect();
-        let told = error::transport(error, &self.address);
+        // What was never sent is in nobody's audit.
+        let id = id.filter(|_| connected);
+        let told = error::transport(error, &self.address, id);
         let answered = self.answered.swap(false, Ordering::AcqRel);
         if connected
             && told.kind() == ErrorKind::Unavailable
@@ -239,7 +242,11 @@ impl Link {
         Failure::of(told, connected)
     }
 
-    async fn read(&self, mut response: reqwest::Response) -> Result<Vec<u8>, Failure> {
+    async fn read(
+        &self,
+        mut response: reqwest::Response,
+        id: Option<&str>,
+    ) -> Result<Vec<u8>, Failure> {
         let too_large = || {
             let message = format!(
                 "the key server {} gave an answer of more than {MAX_ANSWER} bytes",
@@ -262,10 +269,27 @@ impl Link {
                 }
                 Ok(Some(_)) => return Err(too_large()),
                 Err(error) => {
-                    return Err(Failure::of(error::transport(error, &self.address), true));
+                    let error = error::transport(error, &self.address, id);
+                    return Err(Failure::of(error, true));
                 }
             }
         }
+    }
+
+    /// The error that a problem stands for, with the server that said it and what it knows the
+    /// request by: the problem's own id, or the answer's. That stands underneath, where no advice
+    /// takes its place.
+    pub(super) fn told(&self, problem: Problem, answer: Option<&str>) -> Error {
+        let own = problem.request.clone().filter(|id| is_id(id));
+        let error = problem.error();
+        let words = match own.as_deref().or(answer) {
+            Some(id) => format!(
+                "the key server {} said so; its audit has more under request {id}",
+                self.address
+            ),
+            None => format!("the key server {} said so", self.address),
+        };
+        error.with_source(words)
     }
 
     /// The error for what no key server of this protocol says.
@@ -333,17 +357,6 @@ pub(super) fn capabilities(answer: &ServiceAnswer) -> Capability {
 pub(super) fn passes(error: &Error) -> bool {
     use ErrorKind::{RateLimited, Timeout, Unavailable};
     matches!(error.kind(), RateLimited | Timeout | Unavailable)
-}
-
-/// The error that a problem stands for, with the request's id: its own, or the answer's. The id
-/// stands underneath, where no advice takes its place.
-pub(super) fn told(problem: Problem, answer: Option<&str>) -> Error {
-    let own = problem.request.clone().filter(|id| is_id(id));
-    let error = problem.error();
-    match own.as_deref().or(answer) {
-        Some(id) => error.with_source(format!("the service's audit has more under request {id}")),
-        None => error,
-    }
 }
 
 fn answered_as(headers: &HeaderMap) -> Option<String> {

@@ -5,12 +5,16 @@
 //! (RFC 9457). Values are [sealed](seal) to a key of the process that asks.
 
 mod body;
+mod node_name;
 mod openapi;
+mod paging;
 mod problem;
 pub mod seal;
 
 pub use body::*;
+pub use node_name::{NODE_NAME, check_node_name, is_node_name};
 pub use openapi::OPENAPI;
+pub use paging::Paging;
 pub use problem::{MEDIA_TYPE, Problem};
 
 /// The paths of version 1.

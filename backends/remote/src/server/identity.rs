@@ -3,11 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use keyhaul_core::Reference;
 use keyhaul_core::policy::matches_segment;
 use rustls::pki_types::CertificateDer;
 
-use crate::protocol::Role;
+use crate::protocol::{NODE_NAME, Role, is_node_name};
 
 /// Where a node's name stands in a rule's URI.
 const NAME: &str = "{name}";
@@ -153,8 +152,8 @@ impl Rule {
         if self.captures() {
             return Err(format!("takes no name: {NAME} in the URI is it"));
         }
-        if !is_name(name) {
-            return Err("a name is 1 to 123 of [A-Za-z0-9._-] and does not start with `-`".into());
+        if !is_node_name(name) {
+            return Err(format!("a name is {NODE_NAME}"));
         }
         self.name = Some(name.into());
         Ok(self)
@@ -224,7 +223,7 @@ impl Rule {
             scopes: Arc::clone(&self.scopes),
         };
         Some(match (self.role, name) {
-            (_, Some(name)) if is_name(name) => Ok(identity(name)),
+            (_, Some(name)) if is_node_name(name) => Ok(identity(name)),
             (_, Some(_)) => Err("the name in the certificate's URI is none"),
             (Role::Node, None) => Err("the rule gives the node no name"),
             (_, None) => Ok(identity(uri)),
@@ -281,15 +280,6 @@ impl fmt::Debug for ScopePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// Whether a node can be called so: its own scope, `@host.NAME`, must be one.
-pub(crate) fn is_name(name: &str) -> bool {
-    let segment = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    !name.starts_with('-')
-        && !matches!(name, "" | "." | "..")
-        && name.chars().all(segment)
-        && Reference::parse(&format!("@host.{name}/x")).is_ok()
 }
 
 /// Whether some text matches both patterns.

@@ -1,7 +1,7 @@
 //! The key service: any store, for nodes that read only what they are granted.
 
 mod accounts;
-pub mod audit;
+mod audit;
 mod burial;
 mod call;
 mod config;
@@ -18,7 +18,7 @@ mod lists;
 mod private;
 mod room;
 mod sparing;
-pub mod state;
+mod state;
 mod sweep;
 mod tls;
 
@@ -40,6 +40,7 @@ use tls::Tls;
 
 use crate::protocol::seal::Recipient;
 
+pub use audit::{Verified, verify as verify_audit};
 pub use config::{Limits, Settings, TlsFiles};
 pub use identity::Roles;
 

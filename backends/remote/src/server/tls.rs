@@ -6,10 +6,10 @@ use std::sync::Arc;
 use keyhaul_core::credential::CredentialSource;
 use keyhaul_core::policy::check_trust;
 use keyhaul_core::{Error, ErrorKind, Result};
+use keyhaul_tls::{certificates, invalid, key, key_text, provider};
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -37,8 +37,10 @@ impl Tls {
         let provider = Arc::new(provider());
         let (verifier, lists) = verifier(files, Arc::clone(&provider))?;
         let what = what("certificate", &files.certificate);
-        let chain = certificates(&files.certificate, &what)?;
-        let key = key(&files.key)?;
+        let chain = certificates(&read(&files.certificate, &what)?, &what)?;
+        let source = CredentialSource::File(files.key.clone());
+        let which = self::what("key", &files.key);
+        let key = key(&key_text(&source, &which)?, &which)?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| {
@@ -77,20 +79,6 @@ impl Tls {
     }
 }
 
-/// aws-lc-rs, with the hybrid post-quantum key exchange first: who records the traffic today does
-/// not read it with tomorrow's machine.
-fn provider() -> CryptoProvider {
-    CryptoProvider {
-        kx_groups: vec![
-            kx_group::X25519MLKEM768,
-            kx_group::X25519,
-            kx_group::SECP256R1,
-            kx_group::SECP384R1,
-        ],
-        ..aws_lc_rs::default_provider()
-    }
-}
-
 fn verifier(
     files: &TlsFiles,
     provider: Arc<CryptoProvider>,
@@ -99,7 +87,7 @@ fn verifier(
     // Who can write it can be any node, any manager and any operator.
     check_trust("`client-ca`", &files.client_ca)?;
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(&files.client_ca, &authorities)? {
+    for certificate in certificates(&read(&files.client_ca, &authorities)?, &authorities)? {
         roots.add(certificate).map_err(|error| {
             invalid(&authorities, "holds a certificate that is none").with_source(error)
         })?;
@@ -129,31 +117,6 @@ fn verifier(
     Ok((verifier, ends))
 }
 
-fn certificates(path: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let certificates = CertificateDer::pem_slice_iter(&read(path, what)?)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| invalid(what, "is no PEM").with_source(error))?;
-    if certificates.is_empty() {
-        return Err(invalid(what, "holds no certificate in PEM"));
-    }
-    Ok(certificates)
-}
-
-fn key(path: &Path) -> Result<PrivateKeyDer<'static>> {
-    let what = what("key", path);
-    let text = CredentialSource::File(path.to_owned()).read();
-    let text = text.map_err(|error| {
-        let refused = Error::new(error.kind(), format!("{what}: {}", error.message()));
-        match error.advice() {
-            Some(advice) => refused.with_advice(advice.to_owned()),
-            None => refused,
-        }
-    })?;
-    // The parser's words stay out: they are about a key.
-    PrivateKeyDer::from_pem_slice(text.expose())
-        .map_err(|_| invalid(&what, "holds no private key in PEM"))
-}
-
 fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
     let unreadable = |error| invalid(what, "cannot be read").with_source(error);
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
@@ -165,8 +128,4 @@ fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
 
 fn what(option: &str, path: &Path) -> String {
     format!("`{option}` {}", path.display())
-}
-
-fn invalid(what: &str, rule: &str) -> Error {
-    Error::new(ErrorKind::InvalidConfig, format!("{what} {rule}"))
 }

@@ -1,8 +1,10 @@
 //! Who may ask for what: every endpoint, with every certificate that is not the right one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use keyhaul_core::MemoryStore;
+use keyhaul_remote::protocol::OPENAPI;
 use keyhaul_servers::{Authority, Issued};
 use serde_json::{Value, json};
 
@@ -95,6 +97,31 @@ fn forbidden() -> Vec<Endpoint> {
             json!({"secret": "web01/root", "key": "A", "enc": "A", "salt": "A", "value": "A"}),
         ),
     ]
+}
+
+/// None is missing from what is attacked here.
+#[test]
+fn the_endpoints_are_those_of_the_description() {
+    let description: Value = serde_json::from_str(OPENAPI).expect("JSON");
+    let paths = description["paths"].as_object().expect("paths");
+    let described: BTreeSet<String> = paths
+        .iter()
+        .flat_map(|(path, methods)| {
+            let methods = methods.as_object().expect("methods");
+            methods
+                .keys()
+                .map(move |method| format!("{} {path}", method.to_uppercase()))
+        })
+        .collect();
+    let attacked: BTreeSet<String> = endpoints()
+        .into_iter()
+        .chain(forbidden())
+        .map(|endpoint| {
+            let path = endpoint.path.split('?').next().unwrap_or_default();
+            format!("{} {path}", endpoint.method)
+        })
+        .collect();
+    assert_eq!(attacked, described);
 }
 
 async fn ground() -> Ground {

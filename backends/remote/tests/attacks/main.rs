@@ -9,3 +9,4 @@ mod paths;
 mod slow;
 mod smuggling;
 mod storm;
+mod timing;

@@ -290,6 +290,7 @@ async fn a_grant_whose_answer_was_lost_is_not_made_again_and_a_revocation_is() {
         node: node.clone(),
         names: Vec::new(),
         expires: None,
+        if_epoch: None,
     };
     let error = service.grant(&body, &request).await.expect_err("lost");
     assert_eq!(asked("POST /v1/grants"), 1);
@@ -309,7 +310,11 @@ async fn a_grant_whose_answer_was_lost_is_not_made_again_and_a_revocation_is() {
     service.delete(&delete, &request).await.expect_err("lost");
     assert_eq!(asked("POST /v1/secrets/delete"), 1);
 
-    let body = RevokeRequest { scope, node };
+    let body = RevokeRequest {
+        scope,
+        node,
+        if_epoch: None,
+    };
     service.revoke(&body, &request).await.expect_err("lost");
     assert_eq!(asked("POST /v1/grants/revoke"), 2);
 }

@@ -145,6 +145,7 @@ impl Granted {
             node: self.node.to_owned(),
             names: Vec::new(),
             expires: None,
+            if_epoch: None,
         };
         self.manager.grant(&terms, &Request::default()).await?;
         scopes.insert(scope.to_owned());

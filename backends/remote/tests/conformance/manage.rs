@@ -7,10 +7,9 @@ use keyhaul_core::{
     ErrorKind, GetOptions, IdempotencyId, MemoryStore, PutMode, PutOptions, Recipe, Request,
     SecretBytes, SecretPath, SecretStore as _,
 };
-use keyhaul_remote::client::Paging;
 use keyhaul_remote::protocol::{
-    BeginRequest, DeleteRequest, EndRequest, GrantRequest, OPENAPI, RestoreRequest, RevokeRequest,
-    Role, TicketState,
+    BeginRequest, DeleteRequest, EndRequest, GrantRequest, OPENAPI, Paging, RestoreRequest,
+    RevokeRequest, Role, TicketState,
 };
 
 use crate::SOFTLY;
@@ -26,6 +25,7 @@ fn terms(scope: &str, node: &str) -> GrantRequest {
         node: node.into(),
         names: Vec::new(),
         expires: None,
+        if_epoch: None,
     }
 }
 
@@ -188,6 +188,7 @@ async fn every_call_of_a_manager_does_what_it_says() {
     let revoke = RevokeRequest {
         scope: "web03".into(),
         node: "one".into(),
+        if_epoch: None,
     };
     assert!(
         manager

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use keyhaul_core::credential::CredentialSource;
 use keyhaul_core::{Error, ErrorKind, Result};
+use keyhaul_tls::{certificates, invalid, key_text, provider, read};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -85,20 +85,6 @@ fn assemble(
     Ok(config)
 }
 
-/// aws-lc-rs, with the hybrid post-quantum key exchange first: who records the traffic today does
-/// not read it with tomorrow's machine.
-fn provider() -> CryptoProvider {
-    CryptoProvider {
-        kx_groups: vec![
-            kx_group::X25519MLKEM768,
-            kx_group::X25519,
-            kx_group::SECP256R1,
-            kx_group::SECP384R1,
-        ],
-        ..aws_lc_rs::default_provider()
-    }
-}
-
 /// The files that the settings name.
 struct Files {
     ca_cert: Option<std::path::PathBuf>,
@@ -143,26 +129,16 @@ impl Files {
             "`client-cert` (VAULT_CLIENT_CERT) {}",
             certificate.display()
         );
-        let chain = parse(&read(certificate, &what)?, &what)?;
+        let chain = certificates(&read(certificate, &what)?, &what)?;
         let what = format!("`client-key` (VAULT_CLIENT_KEY) {}", key.display());
-        let text = CredentialSource::File(key.clone())
-            .read()
-            .map_err(|error| {
-                let refused = Error::new(error.kind(), format!("{what}: {}", error.message()));
-                match error.advice() {
-                    Some(advice) => refused.with_advice(advice.to_owned()),
-                    None => refused,
-                }
-            })?;
-        // The parser's words stay out: they are about a key.
-        let key = PrivateKeyDer::from_pem_slice(text.expose())
-            .map_err(|_| invalid(&what, "holds no private key in PEM"))?;
+        let text = key_text(&CredentialSource::File(key.clone()), &what)?;
+        let key = keyhaul_tls::key(&text, &what)?;
         Ok(Some((chain, key)))
     }
 }
 
 fn add(roots: &mut RootCertStore, pem: &[u8], what: &str) -> Result<()> {
-    for certificate in parse(pem, what)? {
+    for certificate in certificates(pem, what)? {
         roots.add(certificate).map_err(|error| {
             invalid(what, "holds a certificate that is none").with_source(error)
         })?;
@@ -190,26 +166,8 @@ fn add_folder(roots: &mut RootCertStore, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn parse(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| invalid(what, "is no PEM").with_source(error))?;
-    if certificates.is_empty() {
-        return Err(invalid(what, "holds no certificate in PEM"));
-    }
-    Ok(certificates)
-}
-
-fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| unreadable(what, error))
-}
-
 fn unreadable(what: &str, error: std::io::Error) -> Error {
     invalid(what, "cannot be read").with_source(error)
-}
-
-fn invalid(what: &str, rule: &str) -> Error {
-    Error::new(ErrorKind::InvalidConfig, format!("{what} {rule}"))
 }
 
 /// Believes any certificate, but still holds the server to the key in it.

@@ -55,15 +55,18 @@ impl Site {
         self.path("service.toml")
     }
 
-    /// Writes each role's policy, now that it is known where the service listens, and prints what
-    /// to type.
-    pub fn announce(&self, addresses: &[SocketAddr]) -> Outcome {
-        let Some(address) = addresses.first().copied().map(reachable) else {
-            return Err(Error::new(ErrorKind::Internal, "the service listens nowhere").into());
-        };
+    /// Writes each role's policy, now that it is known where the service listens.
+    pub fn lead_to(&self, addresses: &[SocketAddr]) -> Outcome {
+        let address = first(addresses)?;
         for (name, _) in CLIENTS {
             self.write(&format!("{name}.toml"), &self.client(name, address)?)?;
         }
+        Ok(())
+    }
+
+    /// Prints what to type.
+    pub fn announce(&self, addresses: &[SocketAddr]) -> Outcome {
+        let address = first(addresses)?;
         let folder = output::shell_quoted(self.folder.as_os_str());
         output::line(format_args!(
             "A key service to try things out. In another terminal:
@@ -214,6 +217,12 @@ uri = "spiffe://{NAME}/operator/{{name}}"
 role = "operator"
 "#
     )
+}
+
+/// Where the policies lead.
+fn first(addresses: &[SocketAddr]) -> Result<SocketAddr> {
+    let first = addresses.first().copied().map(reachable);
+    first.ok_or_else(|| Error::new(ErrorKind::Internal, "the service listens nowhere"))
 }
 
 /// Where a client on this machine finds a service that listens everywhere.

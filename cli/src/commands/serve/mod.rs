@@ -14,10 +14,13 @@ use keyhaul_core::{Error, ErrorKind, Result, SecretStore, policy};
 use keyhaul_remote::server::{Server, Settings};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use super::Output;
 use crate::failure::{Failure, Outcome};
 use crate::global::Global;
+use crate::output::Format;
 use crate::process::{Moment, notify};
 use crate::{output, session};
 use store::Served;
@@ -52,14 +55,29 @@ pub struct Arguments {
         default_value = "127.0.0.1:8443"
     )]
     listen: SocketAddr,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What a program that has started a service wants to know.
+#[derive(Serialize)]
+struct Ready<'a> {
+    addresses: &'a [SocketAddr],
+    config: &'a str,
 }
 
 /// Serves until it is told to end. `--config` names the service's configuration here.
 pub fn run(global: &Global, arguments: Arguments) -> Outcome {
+    let format = arguments.output.format;
     if !arguments.dev {
         let config = global.config.as_deref().unwrap_or(Path::new(CONFIG));
-        policy::check_trust("the configuration", config)?;
-        return serve(config, |_| Ok(()));
+        policy::check_trust("the configuration", config).map_err(|error| {
+            error.with_advice(
+                "name one by --config; to try a service out without one: keyhaul serve --dev",
+            )
+        })?;
+        return serve(config, format, |_| Ok(()));
     }
     if global.config.is_some() {
         let rule = "--dev makes its own configuration, and takes no --config";
@@ -70,11 +88,17 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
         None => session::base_folder("XDG_STATE_HOME", ".local/state")?.join("keyhaul/dev"),
     };
     let site = dev::Site::prepare(&folder, arguments.listen)?;
-    serve(&site.config(), |server| site.announce(server.addresses()))
+    serve(&site.config(), format, |server| {
+        site.lead_to(server.addresses())?;
+        if format == Format::Text {
+            site.announce(server.addresses())?;
+        }
+        Ok(())
+    })
 }
 
 /// Serves by a configuration; `ready` is called once it listens.
-fn serve(config: &Path, ready: impl FnOnce(&Server) -> Outcome) -> Outcome {
+fn serve(config: &Path, format: Format, ready: impl FnOnce(&Server) -> Outcome) -> Outcome {
     raise_descriptors();
     // Before the runtime's threads, which inherit it: no signal is lost, and none ends us midway.
     let mut signals = signals()?;
@@ -91,6 +115,12 @@ fn serve(config: &Path, ready: impl FnOnce(&Server) -> Outcome) -> Outcome {
         }
         tokio::spawn(probe(store.clone()));
         ready(&server)?;
+        if format == Format::Json {
+            output::json(&Ready {
+                addresses: server.addresses(),
+                config: &config.display().to_string(),
+            })?;
+        }
         notify(Moment::Ready);
         let told = until_told(&server, &store, config, &mut signals);
         server.serve(told).await?;

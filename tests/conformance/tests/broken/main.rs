@@ -52,6 +52,7 @@ const DEFECTS: &[(Defect, &str)] = &[
         Defect::ServesExpired,
         "a secret expires when its time comes",
     ),
+    (Defect::ExpiresEarly, "a secret expires when its time comes"),
     (Defect::ForgetsExpiry, "what has expired is NotFound"),
     (
         Defect::CreatesOverExpired,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use keyhaul_core::{
@@ -27,6 +27,7 @@ pub enum Defect {
     DoesWhatItDenies,
     DropsNewline,
     EndsAfterPage,
+    ExpiresEarly,
     FoldsCase,
     ForgetsExpiry,
     ForgetsIds,
@@ -76,6 +77,9 @@ pub enum Defect {
 /// How long a store that races leaves others to come between: longer than a busy machine keeps a
 /// task from its turn.
 const RACE: Duration = Duration::from_millis(20);
+
+/// How long before its time a secret is gone: longer than any that a trial waits for.
+const EARLY: Duration = Duration::from_secs(3);
 
 /// How long half a value is there to be read.
 const TEAR: Duration = Duration::from_millis(2);
@@ -261,6 +265,9 @@ impl SecretStore for Broken {
             }
             answer => answer?,
         };
+        if self.is(Defect::ExpiresEarly) && secret.metadata.is_expired(SystemTime::now() + EARLY) {
+            return Err(Error::new(ErrorKind::NotFound, "as good as expired"));
+        }
         if let (true, [start @ .., b'\n']) = (self.is(Defect::DropsNewline), secret.value.expose())
         {
             secret.value = SecretBytes::copy_from(start);

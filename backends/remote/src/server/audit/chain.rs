@@ -1,10 +1,10 @@
 //! The chain: how a record's hash is made, and how a line is held against the one before it.
 
 use aws_lc_rs::digest::{Context, SHA256};
+use base16ct::lower::encode_string as hex;
 use keyhaul_core::{Error, ErrorKind, Result};
 
 use crate::protocol::AuditHead;
-use crate::protocol::seal::hex;
 
 /// The hash before the first record.
 pub(super) const ORIGIN: &str = "0000000000000000000000000000000000000000000000000000000000000000";

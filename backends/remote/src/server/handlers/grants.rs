@@ -6,10 +6,10 @@ use keyhaul_core::Result;
 use serde_json::json;
 
 use super::super::call::Call;
-use super::super::failure::invalid;
-use super::super::identity::is_name;
 use super::Query;
-use crate::protocol::{Grant, GrantRequest, GrantsAnswer, RevokeAnswer, RevokeRequest};
+use crate::protocol::{
+    Grant, GrantRequest, GrantsAnswer, RevokeAnswer, RevokeRequest, check_node_name,
+};
 
 /// Grants of the manager's scopes.
 pub(super) async fn grants(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> {
@@ -39,6 +39,7 @@ pub(super) async fn grant(call: &Arc<Call>, request: GrantRequest) -> Result<Vec
         entry.term("names", json!(request.names));
     }
     entry.term("expires", request.expires.map(|expires| json!(expires)));
+    entry.term("if_epoch", request.if_epoch.map(|epoch| json!(epoch)));
     call.reach(&request.scope, &entry).await?;
     let state = Arc::clone(&call.shared().state);
     let by = Arc::clone(&call.identity.uri);
@@ -55,6 +56,7 @@ pub(super) async fn revoke(call: &Arc<Call>, request: RevokeRequest) -> Result<V
     call.scope(&request.scope)?;
     let mut entry = call.entry(Some(request.scope.clone()));
     entry.node = Some(node(&request.node)?);
+    entry.term("if_epoch", request.if_epoch.map(|epoch| json!(epoch)));
     call.reach(&request.scope, &entry).await?;
     let state = Arc::clone(&call.shared().state);
     let change = async move { state.revoke(&request).await };
@@ -95,11 +97,6 @@ fn covered(call: &Call, mut grants: Vec<Grant>) -> Vec<Grant> {
 /// # Errors
 /// `InvalidReference` where it is none.
 pub(super) fn node(name: &str) -> Result<Arc<str>> {
-    if is_name(name) {
-        Ok(name.into())
-    } else {
-        Err(invalid(
-            "a node's name is 1 to 123 of [A-Za-z0-9._-] and does not start with `-`",
-        ))
-    }
+    check_node_name(name)?;
+    Ok(name.into())
 }

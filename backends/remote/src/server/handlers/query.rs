@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use keyhaul_core::Result;
 use url::form_urlencoded;
 
-use crate::protocol::limit;
+use crate::protocol::{Paging, limit};
 use crate::server::failure::invalid;
-use crate::server::state::PageQuery;
 
 /// The parameters of a GET, each of them known and there once at most.
 #[derive(Debug)]
@@ -93,8 +92,8 @@ impl Query {
     ///
     /// # Errors
     /// As [`limit`](Self::limit).
-    pub(super) fn page(&self) -> Result<PageQuery> {
-        Ok(PageQuery {
+    pub(super) fn page(&self) -> Result<Paging> {
+        Ok(Paging {
             limit: Some(self.limit()?),
             after: self.text("after").map(str::to_owned),
         })

@@ -61,7 +61,7 @@ pub(super) async fn generate(call: &Arc<Call>, request: GenerateRequest) -> Resu
             ErrorKind::Conflict,
             "a node holds the secret's scope: a new value in the place of one in use can lock it out",
         )
-        .with_advice("make a new secret beside it, or replace it with `force`");
+        .with_advice("make a new secret beside it; over HTTP, `force` replaces it all the same");
         return call.looked::<()>(entry, Err(error)).await;
     }
     let value = Value::Made(recipe);
@@ -97,7 +97,7 @@ pub(super) async fn delete(call: &Arc<Call>, request: DeleteRequest) -> Result<V
             ErrorKind::Conflict,
             "a node holds the secret's scope: what it runs may need it",
         )
-        .with_advice("revoke the scope first, or delete with `force`");
+        .with_advice("revoke the scope first (keyhaul revoke), or delete with --force; over HTTP, with `force`");
         return call.looked::<()>(entry, Err(error)).await;
     }
     let own = Arc::clone(call);
@@ -142,7 +142,9 @@ pub(super) async fn list(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> {
                 ErrorKind::PermissionDenied,
                 "the role does not cover all scopes: names are listed below one of its own",
             );
-            let error = error.with_advice("name a `prefix` that begins with the scope, as web01");
+            let error = error.with_advice(
+                "name a scope, as in `keyhaul list web01`; over HTTP, as the `prefix`",
+            );
             return call.looked::<()>(entry, Err(error)).await;
         }
         "" => SecretPath::root(),

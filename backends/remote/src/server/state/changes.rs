@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use keyhaul_core::Result;
 
-use super::{MARK, Notice, PageQuery, Permit, State, Tombstone, grants, nodes, tickets};
+use super::{MARK, Notice, Permit, State, Tombstone, grants, nodes, tickets};
 use crate::protocol::{
-    BeginRequest, EndRequest, Grant, GrantRequest, Node, NodesAnswer, QuarantineAnswer,
+    BeginRequest, EndRequest, Grant, GrantRequest, Node, NodesAnswer, Paging, QuarantineAnswer,
     RevokeAnswer, RevokeRequest, Ticket, TicketState, TicketsAnswer,
 };
 
@@ -18,9 +18,10 @@ impl State {
     ///
     /// # Errors
     /// `InvalidReference` where a name is none, or the end is past; `Conflict` where the node is
-    /// quarantined, or is the target of a migration of this scope; else as any change: `Unavailable`
-    /// or `StorageFull` where it could not be made durable, and nothing was changed.
-    pub async fn grant(&self, by: &str, request: &GrantRequest) -> Result<Grant> {
+    /// quarantined, is the target of a migration of this scope, or holds another grant than
+    /// `if_epoch` says; else as any change: `Unavailable` or `StorageFull` where it could not be made
+    /// durable, and nothing was changed.
+    pub(crate) async fn grant(&self, by: &str, request: &GrantRequest) -> Result<Grant> {
         let (by, request) = (by.to_owned(), request.clone());
         self.change(move |work| grants::give(work, &by, &request))
             .await
@@ -29,8 +30,9 @@ impl State {
     /// Takes a grant away. Where there is none, that is said, and is no failure.
     ///
     /// # Errors
-    /// `InvalidReference` where a name is none; else as any change.
-    pub async fn revoke(&self, request: &RevokeRequest) -> Result<RevokeAnswer> {
+    /// `InvalidReference` where a name is none; `Conflict` where the node holds another grant than
+    /// `if_epoch` says; else as any change.
+    pub(crate) async fn revoke(&self, request: &RevokeRequest) -> Result<RevokeAnswer> {
         let request = request.clone();
         self.change(move |work| grants::revoke(work, &request))
             .await
@@ -43,7 +45,7 @@ impl State {
     /// `InvalidReference` where a name is none, both are the same, or the length is out of range;
     /// `Conflict` where the source holds no grant, the target holds one or is quarantined, or
     /// another ticket of the scope has not ended; else as any change.
-    pub async fn begin(&self, by: &str, request: &BeginRequest) -> Result<Ticket> {
+    pub(crate) async fn begin(&self, by: &str, request: &BeginRequest) -> Result<Ticket> {
         let (by, request) = (by.to_owned(), request.clone());
         self.change(move |work| tickets::begin(work, &by, &request))
             .await
@@ -54,7 +56,7 @@ impl State {
     /// # Errors
     /// `NotFound` where there is no such ticket; `Conflict` where it ended at the source, or the
     /// target's grant is gone; else as any change.
-    pub async fn commit(&self, request: &EndRequest) -> Result<Ticket> {
+    pub(crate) async fn commit(&self, request: &EndRequest) -> Result<Ticket> {
         let request = request.clone();
         self.change(move |work| tickets::commit(work, &request))
             .await
@@ -65,7 +67,7 @@ impl State {
     /// # Errors
     /// `NotFound` where there is no such ticket; `Conflict` where it ended at the target, or the
     /// source's grant is gone and the target's is not; else as any change.
-    pub async fn abort(&self, request: &EndRequest) -> Result<Ticket> {
+    pub(crate) async fn abort(&self, request: &EndRequest) -> Result<Ticket> {
         let request = request.clone();
         self.change(move |work| tickets::abort(work, &request))
             .await
@@ -76,7 +78,7 @@ impl State {
     /// # Errors
     /// `InvalidReference` where it does not name one in full; `NotFound` where there is none;
     /// `Conflict` where it is another; else as the file fails.
-    pub async fn ticket(&self, request: &EndRequest) -> Result<Ticket> {
+    pub(crate) async fn ticket(&self, request: &EndRequest) -> Result<Ticket> {
         let request = request.clone();
         self.settle().await?;
         self.look(move |db| tickets::named(db, &request)).await
@@ -86,11 +88,11 @@ impl State {
     ///
     /// # Errors
     /// `InvalidReference` where `after` is no page's `next`; else as the file fails.
-    pub async fn tickets(
+    pub(crate) async fn tickets(
         &self,
         scope: Option<&str>,
         state: Option<TicketState>,
-        page: &PageQuery,
+        page: &Paging,
         covers: impl Fn(&str) -> bool + Send + 'static,
     ) -> Result<TicketsAnswer> {
         let (scope, page) = (scope.map(str::to_owned), page.clone());
@@ -114,7 +116,7 @@ impl State {
     ///
     /// # Errors
     /// As any change.
-    pub async fn expire(&self) -> Result<Vec<Notice>> {
+    pub(crate) async fn expire(&self) -> Result<Vec<Notice>> {
         let now = self.shared.time.now();
         if now - self.shared.mark.load(Ordering::Relaxed) >= MARK {
             self.flush().await?;
@@ -129,7 +131,7 @@ impl State {
     ///
     /// # Errors
     /// As any change; they are not given again before the next start.
-    pub async fn told(&self, ids: Vec<String>) -> Result<()> {
+    pub(crate) async fn told(&self, ids: Vec<String>) -> Result<()> {
         {
             let ended = &self.shared.ended;
             let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,7 +146,7 @@ impl State {
     /// # Errors
     /// `PermissionDenied` where a grant was taken away meanwhile: then nothing may be answered.
     /// Else as any change, and nothing may be answered either.
-    pub async fn fetched(&self, permits: &[Permit]) -> Result<()> {
+    pub(crate) async fn fetched(&self, permits: &[Permit]) -> Result<()> {
         let mut fresh: Vec<String> = Vec::new();
         for permit in permits {
             let held = self.current(permit).ok_or_else(tickets::gone)?;
@@ -169,7 +171,7 @@ impl State {
     ///
     /// # Errors
     /// `InvalidReference` where the name is none; else as any change.
-    pub async fn quarantine(&self, node: &str) -> Result<QuarantineAnswer> {
+    pub(crate) async fn quarantine(&self, node: &str) -> Result<QuarantineAnswer> {
         let name = node.to_owned();
         let done = self.change(move |work| nodes::quarantine(work, &name));
         let mut answer = done.await?;
@@ -192,7 +194,7 @@ impl State {
     ///
     /// # Errors
     /// `NotFound` where nobody knows it; else as any change.
-    pub async fn release(&self, node: &str) -> Result<Node> {
+    pub(crate) async fn release(&self, node: &str) -> Result<Node> {
         let node = node.to_owned();
         self.change(move |work| nodes::release(work, &node)).await
     }
@@ -201,7 +203,7 @@ impl State {
     ///
     /// # Errors
     /// As the file fails.
-    pub async fn nodes(&self, page: &PageQuery) -> Result<NodesAnswer> {
+    pub(crate) async fn nodes(&self, page: &Paging) -> Result<NodesAnswer> {
         let (page, now) = (page.clone(), self.shared.time.now());
         self.settle().await?;
         self.look(move |db| nodes::page(db, now, page.limit(), page.after.as_deref()))
@@ -212,7 +214,7 @@ impl State {
     ///
     /// # Errors
     /// As any change.
-    pub async fn bury(&self, tombstone: &Tombstone) -> Result<()> {
+    pub(crate) async fn bury(&self, tombstone: &Tombstone) -> Result<()> {
         let tombstone = tombstone.clone();
         self.change(move |work| nodes::bury(work, tombstone)).await
     }
@@ -222,7 +224,7 @@ impl State {
     ///
     /// # Errors
     /// As any change; then nothing is counted.
-    pub async fn age(&self, by: Duration) -> Result<()> {
+    pub(crate) async fn age(&self, by: Duration) -> Result<()> {
         let waits = |tombstone: &Tombstone| !tombstone.left.is_zero();
         if !self.shared.memory().tombstones.values().any(waits) {
             return Ok(());
@@ -234,7 +236,7 @@ impl State {
     ///
     /// # Errors
     /// As any change.
-    pub async fn exhume(&self, subject: &str) -> Result<Option<Tombstone>> {
+    pub(crate) async fn exhume(&self, subject: &str) -> Result<Option<Tombstone>> {
         let subject = subject.to_owned();
         self.change(move |work| nodes::exhume(work, &subject)).await
     }

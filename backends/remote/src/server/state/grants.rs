@@ -8,13 +8,13 @@ use super::memory::Change;
 use super::time::timestamp;
 use super::writer::Work;
 use super::{Ended, names, tickets};
-use crate::protocol::{Grant, GrantRequest, RevokeAnswer, RevokeRequest};
+use crate::protocol::{Grant, GrantRequest, RevokeAnswer, RevokeRequest, check_node_name};
 
 /// Gives a grant. The same again changes nothing; other terms replace the old.
 pub(super) fn give(work: &mut Work<'_>, by: &str, request: &GrantRequest) -> Result<Grant> {
     let (scope, node) = (request.scope.as_str(), request.node.as_str());
     names::scope(scope)?;
-    names::node(node)?;
+    check_node_name(node)?;
     let names = names::patterns(scope, &request.names)?;
     let expires = names::end(request.expires, work.now)?;
     refuse_quarantined(work, node)?;
@@ -27,11 +27,16 @@ pub(super) fn give(work: &mut Work<'_>, by: &str, request: &GrantRequest) -> Res
         return Err(Error::new(ErrorKind::Conflict, message)
             .with_advice(format!("commit or abort the migration {} first", ticket.id)));
     }
-    if let Some(held) = find(work, scope, node)?
+    let held = find(work, scope, node)?;
+    if let Some(held) = &held
         && held.names == names
         && held.expires.map(|expires| expires.as_microsecond()) == expires
     {
-        return Ok(held);
+        return Ok(held.clone());
+    }
+    if let Some(expected) = request.if_epoch {
+        let epoch = held.map_or(0, |held| held.epoch);
+        refuse_other(scope, node, expected, epoch)?;
     }
     let grant = Grant {
         scope: scope.into(),
@@ -64,13 +69,34 @@ pub(super) fn give(work: &mut Work<'_>, by: &str, request: &GrantRequest) -> Res
 
 /// Takes a grant away, whatever migration it belongs to. Where there is none, changes nothing.
 pub(super) fn revoke(work: &mut Work<'_>, request: &RevokeRequest) -> Result<RevokeAnswer> {
-    names::scope(&request.scope)?;
-    names::node(&request.node)?;
-    let revoked = take(work, &request.scope, &request.node)?;
+    let (scope, node) = (request.scope.as_str(), request.node.as_str());
+    names::scope(scope)?;
+    check_node_name(node)?;
+    if let Some(expected) = request.if_epoch
+        && let Some(held) = find(work, scope, node)?
+    {
+        refuse_other(scope, node, expected, held.epoch)?;
+    }
+    let revoked = take(work, scope, node)?;
     Ok(RevokeAnswer {
         revoked,
         epoch: work.epoch.cast_unsigned(),
     })
+}
+
+/// Refuses a change that is meant for another grant than the one that is held; 0 stands for none.
+fn refuse_other(scope: &str, node: &str, expected: u64, epoch: u64) -> Result<()> {
+    let message = match (expected, epoch) {
+        (expected, epoch) if expected == epoch => return Ok(()),
+        (0, _) => format!("{node} holds a grant of {scope} already, of epoch {epoch}"),
+        (_, 0) => format!("{node} no longer holds the grant of {scope} of epoch {expected}"),
+        _ => format!("the grant of {scope} to {node} has epoch {epoch} by now, not {expected}"),
+    };
+    Err(
+        Error::new(ErrorKind::Conflict, message).with_advice(format!(
+            "somebody else has changed it: keyhaul grants --scope {scope} --node {node}"
+        )),
+    )
 }
 
 /// Refuses what would be given to a quarantined node.

@@ -42,9 +42,7 @@ use memory::Memory;
 use time::{Time, timestamp};
 use writer::{Buffer, Command, Seen, Task, Work};
 
-pub use types::{
-    Clock, Denial, Ended, Notice, PageQuery, Permit, StateSettings, SystemClock, Tombstone,
-};
+pub(crate) use types::{Clock, Denial, Ended, Notice, Permit, StateSettings, Tombstone};
 
 /// How far time may go on before it is written down, in microseconds.
 const MARK: i64 = 60 * 1_000_000;
@@ -55,7 +53,7 @@ const ROOM: usize = 4096;
 
 /// What the service knows besides secrets.
 #[derive(Debug)]
-pub struct State {
+pub(crate) struct State {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     /// For what the thread is asked to do.
@@ -132,7 +130,7 @@ impl State {
     /// `Conflict` where another process has it open; `PermissionDenied` where the file is not the
     /// service's alone; `InvalidConfig` where it is something else; `Unsupported` where a newer
     /// keyhaul wrote it; else as SQLite fails.
-    pub fn open(path: &Path, settings: StateSettings) -> Result<Self> {
+    pub(crate) fn open(path: &Path, settings: StateSettings) -> Result<Self> {
         let mut beside = path.as_os_str().to_owned();
         beside.push(".lock");
         let lock = super::private::open(Path::new(&beside), "state")?;
@@ -185,7 +183,7 @@ impl State {
     }
 
     /// Where the audit's chain ended when it was last written down: for [`AuditLog::open`].
-    pub fn anchor(&self) -> Option<AuditHead> {
+    pub(crate) fn anchor(&self) -> Option<AuditHead> {
         let anchor = &self.shared.anchor;
         anchor
             .lock()
@@ -201,7 +199,7 @@ impl State {
     ///
     /// # Errors
     /// `Conflict` where the state is older than the audit; else the kind that fits the I/O error.
-    pub fn follow(&self, audit: &AuditLog, accept: bool) -> Result<()> {
+    pub(crate) fn follow(&self, audit: &AuditLog, accept: bool) -> Result<()> {
         if let Some(later) = audit.later(self.indexed(), self.epoch())? {
             self.behind(&later, accept)?;
         }
@@ -257,17 +255,17 @@ impl State {
     }
 
     /// The last record of the audit that the fetch index holds durably.
-    pub fn indexed(&self) -> u64 {
+    pub(crate) fn indexed(&self) -> u64 {
         self.shared.indexed.load(Ordering::Acquire)
     }
 
     /// The epoch of the latest change of a grant or a quarantine that is durable.
-    pub fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.shared.epoch.load(Ordering::Acquire)
     }
 
     /// The service's time, which never goes back.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         timestamp(self.shared.time.now())
     }
 
@@ -275,7 +273,7 @@ impl State {
     ///
     /// # Errors
     /// As any change.
-    pub async fn flush(&self) -> Result<()> {
+    pub(crate) async fn flush(&self) -> Result<()> {
         self.change(|_| Ok(())).await
     }
 

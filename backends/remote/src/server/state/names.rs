@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use keyhaul_core::policy::Pattern;
 use keyhaul_core::{Error, ErrorKind, Reference, Result};
 
-use super::super::identity::is_name;
 use super::time::timestamp;
 
 /// The most patterns of names in a grant.
@@ -20,16 +19,6 @@ pub(super) fn scope(scope: &str) -> Result<()> {
         return Err(invalid(rule.into()));
     }
     segment(scope).map_err(|rule| invalid(format!("the scope is none: {rule}")))
-}
-
-/// A node's name.
-pub(super) fn node(node: &str) -> Result<()> {
-    // As a certificate's: no other could ever ask.
-    if is_name(node) {
-        return Ok(());
-    }
-    let rule = "a node's name is 1 to 123 of [A-Za-z0-9._-], does not start with `-`, and is not `.` or `..`";
-    Err(invalid(rule.into()))
 }
 
 /// Patterns in `scope`, in order and each once, so that the same are equal.

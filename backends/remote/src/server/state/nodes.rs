@@ -9,8 +9,8 @@ use super::database::{self, GRANT, TOMBSTONE, Worded, rows, tombstone};
 use super::memory::Change;
 use super::time::timestamp;
 use super::writer::{Buffer, Work};
-use super::{Tombstone, grants, names, tickets};
-use crate::protocol::{Fetch, Node, NodesAnswer, QuarantineAnswer};
+use super::{Tombstone, grants, tickets};
+use crate::protocol::{Fetch, Node, NodesAnswer, QuarantineAnswer, check_node_name};
 
 /// With the time as `?1`: what has expired and was not taken away yet does not count.
 const NODE: &str = "node, quarantined, (SELECT count(*) FROM grants WHERE grants.node = nodes.node \
@@ -19,7 +19,7 @@ const NODE: &str = "node, quarantined, (SELECT count(*) FROM grants WHERE grants
 
 /// Takes everything from a node, and says what it was, as far as the file knows.
 pub(super) fn quarantine(work: &mut Work<'_>, node: &str) -> Result<QuarantineAnswer> {
-    names::node(node)?;
+    check_node_name(node)?;
     let known = "SELECT EXISTS (SELECT 1 FROM nodes WHERE node = ?)";
     let known = work
         .db
@@ -51,7 +51,7 @@ pub(super) fn quarantine(work: &mut Work<'_>, node: &str) -> Result<QuarantineAn
 
 /// Lets a node be granted again.
 pub(super) fn release(work: &mut Work<'_>, node: &str) -> Result<Node> {
-    names::node(node)?;
+    check_node_name(node)?;
     let sql = "UPDATE nodes SET quarantined = NULL WHERE node = ?";
     work.db.execute(sql, [node]).worded()?;
     work.changes.push(Change::Quarantined(node.into(), None));

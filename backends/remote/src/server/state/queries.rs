@@ -10,8 +10,8 @@ use keyhaul_core::{Reference, Result};
 use super::memory::{Held, Memory};
 use super::names::invalid;
 use super::types::Basis;
-use super::{Denial, PageQuery, Permit, State, Tombstone};
-use crate::protocol::{Grant, GrantsAnswer, Node, NodesAnswer};
+use super::{Denial, Permit, State, Tombstone};
+use crate::protocol::{Grant, GrantsAnswer, Node, NodesAnswer, Paging};
 
 /// What a node's own scope begins with; its name follows.
 const OWN: &str = "@host.";
@@ -23,7 +23,7 @@ impl State {
     ///
     /// # Errors
     /// Why it may not, for the audit alone.
-    pub fn may_read(&self, node: &str, reference: &Reference) -> Result<Permit, Denial> {
+    pub(crate) fn may_read(&self, node: &str, reference: &Reference) -> Result<Permit, Denial> {
         let denied = |reason| Err(Denial { reason });
         let now = self.shared.time.now();
         if !self.shared.runs.load(Ordering::Acquire) {
@@ -51,7 +51,7 @@ impl State {
 
     /// Whether what was permitted still is: to be asked again when the store has answered. A grant
     /// whose terms were changed meanwhile still holds where they give as much.
-    pub fn still_holds(&self, permit: &Permit) -> bool {
+    pub(crate) fn still_holds(&self, permit: &Permit) -> bool {
         self.current(permit).is_some()
     }
 
@@ -85,11 +85,11 @@ impl State {
     ///
     /// # Errors
     /// `InvalidReference` where `after` is no page's `next`.
-    pub fn grants(
+    pub(crate) fn grants(
         &self,
         scope: Option<&str>,
         node: Option<&str>,
-        page: &PageQuery,
+        page: &Paging,
         covers: &dyn Fn(&str) -> bool,
     ) -> Result<GrantsAnswer> {
         let after = match page.after.as_deref().map(|after| after.split_once('/')) {
@@ -131,7 +131,7 @@ impl State {
 
     /// A page of the nodes that hold a live grant of a scope that `covers` wants, by name, with as
     /// many grants as those are, and nothing else that is known of them.
-    pub fn nodes_of(&self, page: &PageQuery, covers: &dyn Fn(&str) -> bool) -> NodesAnswer {
+    pub(crate) fn nodes_of(&self, page: &Paging, covers: &dyn Fn(&str) -> bool) -> NodesAnswer {
         let after = page.after.as_deref().unwrap_or_default();
         let now = self.shared.time.now();
         let memory = self.shared.memory();
@@ -161,7 +161,7 @@ impl State {
 
     /// The grants that let somebody read `reference`, by node. A node's own scope is its own
     /// without any, and said as one of epoch 0 by the service.
-    pub fn who_can(&self, reference: &Reference) -> Vec<Grant> {
+    pub(crate) fn who_can(&self, reference: &Reference) -> Vec<Grant> {
         let now = self.shared.time.now();
         let memory = self.shared.memory();
         let held = memory.scopes.get(reference.scope());
@@ -188,7 +188,7 @@ impl State {
     }
 
     /// The grants that `node` holds, by scope.
-    pub fn what_can(&self, node: &str) -> Vec<Grant> {
+    pub(crate) fn what_can(&self, node: &str) -> Vec<Grant> {
         let now = self.shared.time.now();
         let memory = self.shared.memory();
         let state = memory.nodes.get(node);
@@ -203,7 +203,7 @@ impl State {
     }
 
     /// Whether any node holds a live grant of `scope`, or has it as its own.
-    pub fn is_granted(&self, scope: &str) -> bool {
+    pub(crate) fn is_granted(&self, scope: &str) -> bool {
         let now = self.shared.time.now();
         let memory = self.shared.memory();
         let held = memory.scopes.get(scope);
@@ -212,12 +212,12 @@ impl State {
     }
 
     /// The tombstone of `SCOPE/NAME`.
-    pub fn tombstone(&self, subject: &str) -> Option<Tombstone> {
+    pub(crate) fn tombstone(&self, subject: &str) -> Option<Tombstone> {
         self.shared.memory().tombstones.get(subject).cloned()
     }
 
     /// Tombstones whose subjects begin with `prefix`, by subject.
-    pub fn buried_below(&self, prefix: &str) -> Vec<Tombstone> {
+    pub(crate) fn buried_below(&self, prefix: &str) -> Vec<Tombstone> {
         let memory = self.shared.memory();
         memory
             .tombstones
@@ -228,7 +228,7 @@ impl State {
     }
 
     /// Tombstones whose window is over, by the wall clock and by the time that the service ran.
-    pub fn due(&self) -> Vec<Tombstone> {
+    pub(crate) fn due(&self) -> Vec<Tombstone> {
         let now = self.now();
         let memory = self.shared.memory();
         let tombstones = memory.tombstones.values();

@@ -27,7 +27,9 @@ use super::names::invalid;
 use super::time::timestamp;
 use super::writer::Work;
 use super::{Ended, Notice};
-use crate::protocol::{BeginRequest, EndRequest, Grant, Ticket, TicketState, TicketsAnswer};
+use crate::protocol::{
+    BeginRequest, EndRequest, Grant, Ticket, TicketState, TicketsAnswer, check_node_name,
+};
 
 /// How long a ticket lasts where nobody says, in seconds.
 const USUAL: u64 = 60 * 60;
@@ -40,8 +42,8 @@ const HISTORY: i64 = 10_000;
 pub(super) fn begin(work: &mut Work<'_>, by: &str, request: &BeginRequest) -> Result<Ticket> {
     let (scope, from, to) = (&request.scope, &request.from, &request.to);
     names::scope(scope)?;
-    names::node(from)?;
-    names::node(to)?;
+    check_node_name(from)?;
+    check_node_name(to)?;
     if from == to {
         return Err(invalid(format!(
             "{scope} cannot migrate from {from} to itself"

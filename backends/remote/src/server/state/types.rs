@@ -7,16 +7,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::memory::Held;
-use crate::protocol::{Grant, Ticket, limit};
+use crate::protocol::{Grant, Ticket};
 
 /// How the state is kept.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct StateSettings {
+pub(crate) struct StateSettings {
     /// How long a change waits for a database that another program has locked.
-    pub busy: Duration,
+    pub(crate) busy: Duration,
     /// What time it is.
-    pub clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Default for StateSettings {
@@ -29,7 +29,7 @@ impl Default for StateSettings {
 }
 
 /// Where time comes from.
-pub trait Clock: std::fmt::Debug + Send + Sync {
+pub(crate) trait Clock: std::fmt::Debug + Send + Sync {
     /// The wall clock, which may step.
     fn wall(&self) -> Timestamp;
     /// The time since some moment, which goes on whatever the wall clock does.
@@ -38,7 +38,7 @@ pub trait Clock: std::fmt::Debug + Send + Sync {
 
 /// The system's clocks.
 #[derive(Debug)]
-pub struct SystemClock(Instant);
+pub(super) struct SystemClock(Instant);
 
 impl Default for SystemClock {
     fn default() -> Self {
@@ -58,14 +58,14 @@ impl Clock for SystemClock {
 
 /// Why a node may not read. For the audit alone: the node is told the same whatever it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Denial {
+pub(crate) struct Denial {
     /// In words.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
 }
 
 /// That a node may read a secret, by the grant that says so.
 #[derive(Clone, Debug)]
-pub struct Permit(pub(super) Basis);
+pub(crate) struct Permit(pub(super) Basis);
 
 #[derive(Clone, Debug)]
 pub(super) enum Basis {
@@ -77,7 +77,7 @@ pub(super) enum Basis {
 
 impl Permit {
     /// The grant's epoch; none where the scope is the node's own.
-    pub fn epoch(&self) -> Option<u64> {
+    pub(crate) fn epoch(&self) -> Option<u64> {
         match &self.0 {
             Basis::Grant(held) => Some(held.grant.epoch),
             Basis::Own(_) => None,
@@ -85,7 +85,7 @@ impl Permit {
     }
 
     /// The migration that the grant belongs to.
-    pub fn migration(&self) -> Option<&str> {
+    pub(crate) fn migration(&self) -> Option<&str> {
         match &self.0 {
             Basis::Grant(held) => held.grant.migration.as_deref(),
             Basis::Own(_) => None,
@@ -95,49 +95,34 @@ impl Permit {
 
 /// What ended by itself: to be told to the audit, and then [`State::told`](super::State::told).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub(crate) struct Notice {
     /// What the notice is told by.
-    pub id: String,
+    pub(crate) id: String,
     /// What ended.
-    pub ended: Ended,
+    pub(crate) ended: Ended,
 }
 
 /// What ended by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// A grant's time was over.
     Grant(Grant),
     /// A ticket's.
     Ticket(Ticket),
 }
 
-/// A page that is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PageQuery {
-    /// The most entries; more than [`limit::PAGE`] are never given.
-    pub limit: Option<usize>,
-    /// The `next` of the page before.
-    pub after: Option<String>,
-}
-
-impl PageQuery {
-    pub(super) fn limit(&self) -> usize {
-        self.limit.unwrap_or(limit::PAGE).clamp(1, limit::PAGE)
-    }
-}
-
 /// A deleted secret that can be brought back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tombstone {
+pub(crate) struct Tombstone {
     /// `SCOPE/NAME`.
-    pub subject: String,
+    pub(crate) subject: String,
     /// The version that was current when it was deleted.
-    pub version: String,
+    pub(crate) version: String,
     /// When that was written: where versions begin anew, they tell nothing alone.
-    pub created: Timestamp,
+    pub(crate) created: Timestamp,
     /// Until when it can certainly be restored, by the wall clock.
-    pub until: Timestamp,
+    pub(crate) until: Timestamp,
     /// How long the service has to run still before it is deleted for good, whatever the wall clock
     /// says.
-    pub left: Duration,
+    pub(crate) left: Duration,
 }

@@ -43,7 +43,11 @@ async fn change(state: &State, audit: &AuditLog, scope: String) {
     if state.is_granted(&scope) {
         say(&format!("revoke {scope}"));
         let node = "y".into();
-        let request = RevokeRequest { scope, node };
+        let request = RevokeRequest {
+            scope,
+            node,
+            if_epoch: None,
+        };
         let answer = state.revoke(&request).await.expect("revoked");
         say(&format!("revoked {} {}", request.scope, answer.epoch));
     } else {
@@ -53,6 +57,7 @@ async fn change(state: &State, audit: &AuditLog, scope: String) {
             node: "y".into(),
             names: Vec::new(),
             expires: None,
+            if_epoch: None,
         };
         let grant = state.grant(MANAGER, &request).await.expect("granted");
         say(&format!("granted {} {}", grant.scope, grant.epoch));
@@ -161,6 +166,7 @@ fn every_acknowledged_grant_and_revoke_holds_after_a_kill() {
             node: "z".into(),
             names: Vec::new(),
             expires: None,
+            if_epoch: None,
         };
         let later = block_on(state.grant(MANAGER, &request)).expect("granted");
         assert!(later.epoch > epoch, "{} after {epoch}", later.epoch);

@@ -20,6 +20,7 @@ fn a_grant_a_record_and_a_fetch() {
         node: "y".into(),
         names: Vec::new(),
         expires: None,
+        if_epoch: None,
     };
     block_on(async {
         say("begin");

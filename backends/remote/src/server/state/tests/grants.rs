@@ -55,6 +55,62 @@ fn the_same_terms_change_nothing_and_other_terms_replace_them() {
     assert_eq!(bench.grant("web02", "y").epoch, 6);
 }
 
+/// Two managers, of whom one has looked before the other changed something.
+#[test]
+fn a_change_that_is_meant_for_another_grant_changes_nothing() {
+    let bench = Bench::new();
+    let grant = |names: &[&str], if_epoch| {
+        let request = GrantRequest {
+            scope: "web01".into(),
+            node: "y".into(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            expires: None,
+            if_epoch,
+        };
+        block_on(bench.state().grant(MANAGER, &request))
+    };
+    let revoke = |if_epoch| {
+        let request = RevokeRequest {
+            scope: "web01".into(),
+            node: "y".into(),
+            if_epoch,
+        };
+        block_on(bench.state().revoke(&request))
+    };
+    let conflict = |error: Error, words: &str| {
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert!(error.message().contains(words), "{error}");
+    };
+    // Given where there is none; told twice, the same.
+    let first = grant(&["a"], Some(0)).expect("there was none");
+    assert_eq!(grant(&["a"], Some(0)).expect("the same again"), first);
+    conflict(grant(&["b"], Some(0)).expect_err("held"), "already");
+    let second = grant(&["b"], Some(first.epoch)).expect("the one that was seen");
+    assert!(second.epoch > first.epoch);
+    // Who saw the first neither changes nor takes the second.
+    conflict(
+        grant(&["c"], Some(first.epoch)).expect_err("changed"),
+        "by now",
+    );
+    conflict(revoke(Some(first.epoch)).expect_err("changed"), "by now");
+    assert!(bench.reads("y", "web01/b") && !bench.reads("y", "web01/c"));
+    assert!(
+        revoke(Some(second.epoch))
+            .expect("the one that was seen")
+            .revoked
+    );
+    // A revocation holds against who would lengthen what it took, and can be told twice.
+    conflict(
+        grant(&["c"], Some(second.epoch)).expect_err("gone"),
+        "no longer",
+    );
+    assert!(!revoke(Some(second.epoch)).expect("gone before").revoked);
+    assert!(!bench.reads("y", "web01/b"));
+    // The control: who does not say what was seen has the last word.
+    grant(&["c"], None).expect("granted");
+    assert!(bench.reads("y", "web01/c"));
+}
+
 #[test]
 fn names_are_matched_as_in_a_route() {
     let bench = Bench::new();
@@ -290,7 +346,7 @@ fn grants_and_nodes_come_in_pages() {
     let list = |scope, node, limit| {
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
-            let query = PageQuery {
+            let query = Paging {
                 limit: Some(limit),
                 after,
             };
@@ -320,7 +376,7 @@ fn grants_and_nodes_come_in_pages() {
         assert_eq!(list(Some("c"), Some("x"), limit), "c/x");
         assert_eq!(list(Some("d"), None, limit), "");
     }
-    let query = PageQuery {
+    let query = Paging {
         limit: Some(2),
         after: None,
     };
@@ -331,7 +387,7 @@ fn grants_and_nodes_come_in_pages() {
         .map(|n| (n.node.as_str(), n.grants))
         .collect();
     assert_eq!(named, [("x", 3), ("y", 3)]);
-    let query = PageQuery {
+    let query = Paging {
         limit: None,
         after: page.next,
     };
@@ -394,11 +450,11 @@ fn tombstones_are_remembered() {
 }
 
 /// Everything that a page by page of one shows, cursors and all.
-fn walk<T>(page: impl Fn(&PageQuery) -> (Vec<T>, Option<String>)) -> (Vec<T>, Vec<String>) {
+fn walk<T>(page: impl Fn(&Paging) -> (Vec<T>, Option<String>)) -> (Vec<T>, Vec<String>) {
     let (mut seen, mut cursors, mut after) = (Vec::new(), Vec::new(), None);
     loop {
         let limit = Some(1);
-        let (entries, next) = page(&PageQuery { limit, after });
+        let (entries, next) = page(&Paging { limit, after });
         assert!(entries.len() <= 1);
         seen.extend(entries);
         cursors.extend(next.clone());
@@ -461,7 +517,7 @@ fn pages_and_their_cursors_show_nothing_of_others() {
     assert_eq!(scopes, ["mine-2", "mine-1"]);
     assert_eq!(cursors, [tickets[0].id.as_str()]);
     // The control: whoever covers all sees all.
-    let all = PageQuery::default();
+    let all = Paging::default();
     let all = block_on(bench.state().tickets(None, None, &all, |_| true)).expect("a page");
     assert_eq!(all.tickets.len(), 5);
 }

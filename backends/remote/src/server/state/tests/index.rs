@@ -100,7 +100,7 @@ fn a_quarantine_names_exactly_what_was_fetched() {
     assert_eq!(following.fetched("y"), fetched);
     assert_eq!(counts(&following.fetched("z")), [("web02/a", "2", 1)]);
     assert!(following.fetched("nobody").is_empty());
-    let page = block_on(following.bench.state().nodes(&PageQuery::default())).expect("a page");
+    let page = block_on(following.bench.state().nodes(&Paging::default())).expect("a page");
     assert_eq!(page.nodes[1].last_fetch, Some(fetched[1].last));
 }
 

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::protocol::{
-    BeginRequest, EndRequest, Grant, GrantRequest, RevokeRequest, Ticket, TicketState,
+    BeginRequest, EndRequest, Grant, GrantRequest, Paging, RevokeRequest, Ticket, TicketState,
 };
 
 const MANAGER: &str = "spiffe://site/manager/m";
@@ -82,6 +82,21 @@ impl Bench {
         self.state = Some(opened.expect("opened"));
     }
 
+    /// Ends the service as a kill does, with what is in its files at this moment: a copy of them is
+    /// what it is opened on again.
+    pub fn kill(&mut self) {
+        let folder = tempfile::tempdir().expect("folder");
+        for name in ["service.db", "service.db-wal"] {
+            let from = self.folder.path().join(name);
+            if from.exists() {
+                std::fs::copy(from, folder.path().join(name)).expect("copied");
+            }
+        }
+        self.state = None;
+        self.folder = folder;
+        self.reopen();
+    }
+
     /// Time goes by.
     pub fn pass(&self, seconds: i64) {
         self.step(seconds);
@@ -113,6 +128,7 @@ impl Bench {
             node: node.into(),
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             expires,
+            if_epoch: None,
         };
         block_on(self.state().grant(MANAGER, &request))
     }
@@ -123,7 +139,11 @@ impl Bench {
 
     pub fn revoke(&self, scope: &str, node: &str) -> bool {
         let (scope, node) = (scope.into(), node.into());
-        let answer = block_on(self.state().revoke(&RevokeRequest { scope, node }));
+        let answer = block_on(self.state().revoke(&RevokeRequest {
+            scope,
+            node,
+            if_epoch: None,
+        }));
         answer.expect("revoked").revoked
     }
 

@@ -370,7 +370,7 @@ fn tickets_are_named_by_id_or_scope_and_listed_in_pages() {
     }
 
     let list = |scope, state, limit, after| {
-        let query = PageQuery { limit, after };
+        let query = Paging { limit, after };
         let page = block_on(bench.state().tickets(scope, state, &query, |_| true)).expect("a page");
         let ids: Vec<String> = page.tickets.into_iter().map(|ticket| ticket.id).collect();
         (ids, page.next)
@@ -392,7 +392,7 @@ fn tickets_are_named_by_id_or_scope_and_listed_in_pages() {
     assert_eq!(page, ids(&[&third, &second]));
     assert!(next.is_some());
     assert_eq!(list(None, None, Some(2), next), (ids(&[&first]), None));
-    let query = PageQuery {
+    let query = Paging {
         limit: None,
         after: Some("x".into()),
     };
@@ -468,7 +468,7 @@ fn looking_writes_nothing() {
     // Were anything written down, the time would be.
     bench.pass(1);
     let before = sizes();
-    let page = PageQuery::default();
+    let page = Paging::default();
     for _ in 0..10 {
         block_on(bench.state().ticket(&by_id(&ticket))).expect("known");
         block_on(bench.state().tickets(None, None, &page, |_| true)).expect("a page");

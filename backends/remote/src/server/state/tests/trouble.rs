@@ -22,6 +22,7 @@ fn a_locked_database_is_unavailable_within_the_limit_and_changes_nothing() {
     let revoke = RevokeRequest {
         scope: "web01".into(),
         node: "y".into(),
+        if_epoch: None,
     };
     assert_eq!(
         kind(block_on(bench.state().revoke(&revoke))),
@@ -59,6 +60,7 @@ fn one_that_fails_takes_nothing_from_those_it_waited_with() {
         node: node.into(),
         names: Vec::new(),
         expires: None,
+        if_epoch: None,
     };
     let state = bench.state();
     let outcomes = runtime.block_on(async {
@@ -232,7 +234,7 @@ fn without_its_thread_nothing_is_permitted_or_changed() {
     assert!(!bench.reads("y", "@host.y/tpm"));
     let refused = bench.grant_with("web02", "y", &[], None);
     assert_eq!(kind(refused), ErrorKind::Unavailable);
-    let page = PageQuery::default();
+    let page = Paging::default();
     assert_eq!(
         kind(block_on(bench.state().nodes(&page))),
         ErrorKind::Unavailable
@@ -249,6 +251,7 @@ fn what_nobody_waits_for_any_more_is_not_done_and_what_waits_has_a_bound() {
         node: "y".into(),
         expires: None,
         names: Vec::new(),
+        if_epoch: None,
     };
     let (given_up, awaited) = (request("web01"), request("web02"));
     block_on(async {
@@ -259,13 +262,13 @@ fn what_nobody_waits_for_any_more_is_not_done_and_what_waits_has_a_bound() {
         });
         let mut hangs = std::pin::pin!(hangs);
         assert!(futures_util::poll!(&mut hangs).is_pending());
-        let by = "spiffe://site/manager/m".into();
+        let by = "spiffe://site/manager/m";
         {
-            let change = state.grant(&by, &given_up);
+            let change = state.grant(by, &given_up);
             let mut change = std::pin::pin!(change);
             assert!(futures_util::poll!(&mut change).is_pending());
         }
-        let change = state.grant(&by, &awaited);
+        let change = state.grant(by, &awaited);
         let mut change = std::pin::pin!(change);
         assert!(futures_util::poll!(&mut change).is_pending());
         // Two wait, and one is being done: there is room for so many.
@@ -273,7 +276,7 @@ fn what_nobody_waits_for_any_more_is_not_done_and_what_waits_has_a_bound() {
         assert_eq!(left, ROOM - 3);
         let all = u32::try_from(left).expect("it fits");
         let full = state.room.try_acquire_many(all).expect("there is room");
-        let refused = state.grant(&by, &given_up).await;
+        let refused = state.grant(by, &given_up).await;
         assert_eq!(kind(refused), ErrorKind::Timeout);
         drop(full);
         drop(let_go);
