@@ -1,15 +1,12 @@
 //! The time that a refusal takes, held against whether there is something to be refused, as an
 //! attacker would: by many samples, in an order drawn at random, and their ranks.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use keyhaul_core::{
-    Capabilities, DeleteOptions, Descriptor, GetOptions, ListOptions, MemoryStore, Metadata, Page,
-    PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath, SecretStore, random,
-};
+use futures_util::future::BoxFuture;
+use keyhaul_core::layers::{Call, Layer};
+use keyhaul_core::{GetOptions, MemoryStore, Operation, Result, Secret, SecretPath, random};
 use serde_json::json;
 
 use crate::ground::{Ground, Wire, read};
@@ -21,68 +18,38 @@ const ROUNDS: usize = 400;
 /// Every so often, what is held is asked for too.
 const EACH: usize = 4;
 
-/// A store that tells by its time whether there is something.
-struct Telling(MemoryStore);
+/// Has a store tell by its time whether there is something.
+#[derive(Debug)]
+struct Telling;
 
-impl fmt::Debug for Telling {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Telling")
-    }
-}
-
-#[async_trait]
-impl SecretStore for Telling {
-    fn descriptor(&self) -> &Descriptor {
-        self.0.descriptor()
-    }
-    async fn capabilities(&self) -> Result<Capabilities> {
-        self.0.capabilities().await
-    }
-    async fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
-        let found = self.0.get(path, options).await?;
-        tokio::time::sleep(TELLING).await;
+impl Layer for Telling {
+    async fn around<'a, T, F>(&'a self, call: Call<'a>, attempt: F) -> Result<T>
+    where
+        T: Send + 'a,
+        F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
+    {
+        let found = attempt().await?;
+        if matches!(call.operation, Operation::Get | Operation::Stat) {
+            tokio::time::sleep(TELLING).await;
+        }
         Ok(found)
     }
-    async fn get_many(&self, paths: &[SecretPath], options: &GetOptions) -> Vec<Result<Secret>> {
-        let found = self.0.get_many(paths, options).await;
+
+    async fn around_many<'a>(
+        &'a self,
+        call: Call<'a>,
+        paths: &'a [SecretPath],
+        options: &'a GetOptions,
+    ) -> Vec<Result<Secret>> {
+        let found = call.store.get_many(paths, options).await;
         if found.iter().any(Result::is_ok) {
             tokio::time::sleep(TELLING).await;
         }
         found
     }
-    async fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {
-        let found = self.0.stat(path, options).await?;
-        tokio::time::sleep(TELLING).await;
-        Ok(found)
-    }
-    async fn put(
-        &self,
-        path: &SecretPath,
-        value: &SecretBytes,
-        options: &PutOptions,
-    ) -> Result<Metadata> {
-        self.0.put(path, value, options).await
-    }
-    async fn generate(
-        &self,
-        path: &SecretPath,
-        recipe: &Recipe,
-        options: &PutOptions,
-    ) -> Result<Metadata> {
-        self.0.generate(path, recipe, options).await
-    }
-    async fn delete(&self, path: &SecretPath, options: &DeleteOptions) -> Result<()> {
-        self.0.delete(path, options).await
-    }
-    async fn list(&self, prefix: &SecretPath, options: &ListOptions) -> Result<Page> {
-        self.0.list(prefix, options).await
-    }
-    async fn probe(&self) -> Result<()> {
-        self.0.probe().await
-    }
 }
 
-/// What a node asks for: names of one length. It holds `web01` alone.
+/// What nodes ask for: names of one length. Each holds `web01` alone.
 const THERE: &str = "web02/root";
 const ABSENT: &str = "web02/none";
 const NOWHERE: &str = "web99/root";
@@ -91,13 +58,13 @@ const HELD_ABSENT: &str = "web01/none";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_number_of_refusals_tells_what_there_is() {
-    let store = Arc::new(Telling(MemoryStore::new("memory")));
+    let store = Telling.over(Arc::new(MemoryStore::new("memory")));
     let ground = Ground::start(store).await;
     for secret in [THERE, HELD] {
         ground.generate(secret).await;
     }
-    // One for each path: so many refusals are as many as one node is given.
-    for (path, node) in [("/v1/secrets/read", "n"), ("/v1/secrets/stat", "o")] {
+    // Whoever is refused more than 2,000 times at once is asked to wait.
+    for (node, path) in [("n", "/v1/secrets/read"), ("p", "/v1/secrets/stat")] {
         ground.grant("web01", node).await;
         let node = ground.who(&format!("node/{node}"));
         let mut wire = ground.wire(Some(&node)).await.expect("let in");

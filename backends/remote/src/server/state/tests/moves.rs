@@ -123,13 +123,16 @@ fn whoever_moves_is_held_by_source_or_target_after_a_kill_and_each_step_can_be_s
             node: "y".into(),
             names: Vec::new(),
             expires: None,
+            if_epoch: None,
         };
         block_on(state.grant(MANAGER, &request)).expect("granted");
     }
     drop(state);
     let (mut acknowledged, mut unsure, mut round) = (0, BTreeMap::new(), 0_usize);
-    while acknowledged < STEPS {
+    // Until the kill has come amid each kind of step.
+    while acknowledged < STEPS || unsure.len() < 3 {
         round += 1;
+        assert!(round < 300, "{unsure:?} after {acknowledged} steps");
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .args(["--exact", "--nocapture", "--test-threads=1"])
             .arg("server::state::tests::moves::guests_move_until_it_is_killed")
@@ -195,6 +198,4 @@ fn whoever_moves_is_held_by_source_or_target_after_a_kill_and_each_step_can_be_s
             assert_eq!(holders(&state, &scope), BTreeSet::from([rests]), "{told}");
         }
     }
-    // The control: the kill came amid each kind of step.
-    assert_eq!(unsure.len(), 3, "{unsure:?} in {round} rounds");
 }

@@ -86,12 +86,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             Step::Grant(from, None),
             Step::Begin(from, to),
             Step::Fetch(to),
+            Step::Pass(HOUR),
         ]
     });
     let steps = prop_oneof![
-        8 => step.prop_map(|step| vec![step]),
-        1 => begun.clone(),
-        1 => begun.prop_map(|steps| steps[..3].to_vec()),
+        10 => step.prop_map(|step| vec![step]),
+        3 => (begun, 3..=5_usize).prop_map(|(steps, most)| steps[..most].to_vec()),
     ];
     prop::collection::vec(steps, 1..40).prop_map(|steps| steps.concat())
 }
