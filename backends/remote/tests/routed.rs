@@ -52,7 +52,7 @@ async fn keeps_the_contract(store: &str, routes: &str) {
     let text = format!("version = 1\n[stores.main]\nurl = \"memory://{store}\"\n{routes}");
     let policy = Policy::parse("p.toml", &text).expect(routes);
     let resolver = Resolver::new(policy, Registry::new().with(Memory), None).expect("sound");
-    let routed = Renamed(Routed::new(Arc::new(resolver)));
+    let routed = Renamed(Arc::new(Routed::new(Arc::new(resolver))));
     let routed: Arc<dyn SecretStore> = Arc::new(routed);
     let trials = run(async || Handles::same(routed.clone())).await;
     assert!(trials >= 50, "only {trials} trials ran");

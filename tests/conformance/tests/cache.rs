@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use common::{CANARY, SECOND, faulty, get, path, until, value};
-use futures_util::future::{join, join_all};
+use futures_util::future::{BoxFuture, join, join_all};
 use keyhaul_conformance::{Fault, FaultStore};
-use keyhaul_core::layers::{self, Cache, CacheSettings, LayerSettings};
+use keyhaul_core::layers::{self, Cache, CacheSettings, Call, Layer, LayerSettings};
 use keyhaul_core::{
     Capabilities, DeleteOptions, Descriptor, ErrorKind, Field, GetOptions, Lease, ListOptions,
-    MemoryStore, Metadata, Page, PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath,
-    SecretStore,
+    MemoryStore, Metadata, Operation, Page, PutOptions, Recipe, Result, Secret, SecretBytes,
+    SecretPath, SecretStore,
 };
 use tokio::time::Instant;
 
@@ -128,7 +128,7 @@ async fn what_a_write_overtook_is_not_kept() {
         .await
         .expect("seeded");
     // It reads at once, and answers after a second.
-    let slow: Arc<dyn SecretStore> = Arc::new(Slow(memory, SECOND));
+    let slow: Arc<dyn SecretStore> = Slow(SECOND).over(memory);
     let store = Cache::over(CacheSettings::new(30 * SECOND), slow);
     let write = async {
         tokio::time::sleep(SECOND / 2).await;
@@ -257,7 +257,7 @@ async fn one_flight_serves_all_who_ask() {
     // A failure too is that of all who waited for it, and of nobody after.
     let fails = Fault::Fail(ErrorKind::Corrupt);
     let inner = faulty([fails.clone()]).await;
-    let slow: Arc<dyn SecretStore> = Arc::new(Slow(inner.clone(), SECOND));
+    let slow: Arc<dyn SecretStore> = Slow(SECOND).over(inner.clone());
     let store = Cache::over(CacheSettings::new(30 * SECOND), slow);
     let answers = join_all((0..50).map(|_| read(&*store, "a"))).await;
     let corrupt = |a: &Result<Vec<u8>>| a.as_ref().is_err_and(|e| e.kind() == ErrorKind::Corrupt);
@@ -345,77 +345,70 @@ async fn of_many_only_what_is_missing_is_asked_for() {
     assert_eq!(asked, [2, 1]);
 }
 
-/// Answers late with what it read at once.
+/// Has a store answer late with what it read at once.
 #[derive(Debug)]
-struct Slow<S>(Arc<S>, Duration);
+struct Slow(Duration);
 
-/// Says that every value is lent for five seconds.
-#[derive(Debug)]
-struct Leased<S>(S);
-
-/// Forwards everything, `get` through `answered`.
-macro_rules! forwarding {
-    ($type:ident) => {
-        #[async_trait]
-        impl<S: SecretStore> SecretStore for $type<S> {
-            fn descriptor(&self) -> &Descriptor {
-                self.0.descriptor()
-            }
-            async fn capabilities(&self) -> Result<Capabilities> {
-                self.0.capabilities().await
-            }
-            async fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
-                self.answered(self.0.get(path, options).await).await
-            }
-            async fn get_many(&self, paths: &[SecretPath], o: &GetOptions) -> Vec<Result<Secret>> {
-                self.0.get_many(paths, o).await
-            }
-            async fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {
-                self.0.stat(path, options).await
-            }
-            async fn put(
-                &self,
-                p: &SecretPath,
-                v: &SecretBytes,
-                o: &PutOptions,
-            ) -> Result<Metadata> {
-                self.0.put(p, v, o).await
-            }
-            async fn generate(
-                &self,
-                p: &SecretPath,
-                r: &Recipe,
-                o: &PutOptions,
-            ) -> Result<Metadata> {
-                self.0.generate(p, r, o).await
-            }
-            async fn delete(&self, path: &SecretPath, options: &DeleteOptions) -> Result<()> {
-                self.0.delete(path, options).await
-            }
-            async fn list(&self, prefix: &SecretPath, options: &ListOptions) -> Result<Page> {
-                self.0.list(prefix, options).await
-            }
-            async fn probe(&self) -> Result<()> {
-                self.0.probe().await
-            }
+impl Layer for Slow {
+    async fn around<'a, T, F>(&'a self, call: Call<'a>, attempt: F) -> Result<T>
+    where
+        T: Send + 'a,
+        F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
+    {
+        let answer = attempt().await;
+        if call.operation == Operation::Get {
+            tokio::time::sleep(self.0).await;
         }
-    };
-}
-
-forwarding!(Slow);
-forwarding!(Leased);
-
-impl<S> Slow<S> {
-    async fn answered(&self, answer: Result<Secret>) -> Result<Secret> {
-        tokio::time::sleep(self.1).await;
         answer
+    }
+
+    /// Many are answered at once.
+    async fn around_many<'a>(
+        &'a self,
+        call: Call<'a>,
+        paths: &'a [SecretPath],
+        options: &'a GetOptions,
+    ) -> Vec<Result<Secret>> {
+        call.store.get_many(paths, options).await
     }
 }
 
-impl<S> Leased<S> {
-    async fn answered(&self, answer: Result<Secret>) -> Result<Secret> {
-        let mut secret = answer?;
+/// Says that every value is lent for five seconds.
+#[derive(Debug)]
+struct Leased(MemoryStore);
+
+#[async_trait]
+impl SecretStore for Leased {
+    fn descriptor(&self) -> &Descriptor {
+        self.0.descriptor()
+    }
+    async fn capabilities(&self) -> Result<Capabilities> {
+        self.0.capabilities().await
+    }
+    async fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
+        let mut secret = self.0.get(path, options).await?;
         secret.metadata.lease = Some(Lease::new("lease/1", 5 * SECOND, false));
         Ok(secret)
+    }
+    async fn get_many(&self, paths: &[SecretPath], o: &GetOptions) -> Vec<Result<Secret>> {
+        self.0.get_many(paths, o).await
+    }
+    async fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {
+        self.0.stat(path, options).await
+    }
+    async fn put(&self, p: &SecretPath, v: &SecretBytes, o: &PutOptions) -> Result<Metadata> {
+        self.0.put(p, v, o).await
+    }
+    async fn generate(&self, p: &SecretPath, r: &Recipe, o: &PutOptions) -> Result<Metadata> {
+        self.0.generate(p, r, o).await
+    }
+    async fn delete(&self, path: &SecretPath, options: &DeleteOptions) -> Result<()> {
+        self.0.delete(path, options).await
+    }
+    async fn list(&self, prefix: &SecretPath, options: &ListOptions) -> Result<Page> {
+        self.0.list(prefix, options).await
+    }
+    async fn probe(&self) -> Result<()> {
+        self.0.probe().await
     }
 }

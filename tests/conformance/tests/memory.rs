@@ -62,21 +62,19 @@ async fn roles_are_tried_together() {
 }
 
 mod roles {
-    use async_trait::async_trait;
-    use keyhaul_core::{
-        Capabilities, DeleteOptions, Descriptor, Error, ErrorKind, GetOptions, ListOptions,
-        Metadata, Page, PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath,
-    };
+    use futures_util::future::BoxFuture;
+    use keyhaul_core::layers::{Call, Layer};
+    use keyhaul_core::{Error, ErrorKind, Operation, Result};
 
     use super::*;
 
-    /// The same store, with only these operations allowed.
+    /// Has a store do only what this allows.
     #[derive(Debug)]
-    struct Role(Arc<MemoryStore>, Capability);
+    struct Role(Capability);
 
     pub(super) fn handles() -> Handles {
         let store = Arc::new(MemoryStore::new("service"));
-        let role = |can| -> Arc<dyn SecretStore> { Arc::new(Role(store.clone(), can)) };
+        let role = |can| -> Arc<dyn SecretStore> { Role(can).over(store.clone()) };
         Handles {
             reader: role(Capability::READ),
             writer: role(Capability::WRITE),
@@ -84,64 +82,22 @@ mod roles {
         }
     }
 
-    impl Role {
-        fn allow(&self, right: Capability) -> Result<()> {
-            if self.1.contains(right) {
-                return Ok(());
+    impl Layer for Role {
+        async fn around<'a, T, F>(&'a self, call: Call<'a>, attempt: F) -> Result<T>
+        where
+            T: Send + 'a,
+            F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
+        {
+            let right = match call.operation {
+                Operation::Get | Operation::Stat => Capability::READ,
+                Operation::Put => Capability::WRITE,
+                Operation::Generate | Operation::Delete | Operation::List => Capability::DELETE,
+                _ => Capability::empty(),
+            };
+            if !self.0.contains(right) {
+                return Err(Error::new(ErrorKind::PermissionDenied, "not this role's"));
             }
-            Err(Error::new(ErrorKind::PermissionDenied, "not this role's"))
-        }
-    }
-
-    #[async_trait]
-    impl SecretStore for Role {
-        fn descriptor(&self) -> &Descriptor {
-            self.0.descriptor()
-        }
-
-        async fn capabilities(&self) -> Result<Capabilities> {
-            self.0.capabilities().await
-        }
-
-        async fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
-            self.allow(Capability::READ)?;
-            self.0.get(path, options).await
-        }
-
-        async fn get_many(&self, paths: &[SecretPath], o: &GetOptions) -> Vec<Result<Secret>> {
-            match self.allow(Capability::READ) {
-                Ok(()) => self.0.get_many(paths, o).await,
-                Err(error) => paths.iter().map(|_| Err(error.duplicate())).collect(),
-            }
-        }
-
-        async fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {
-            self.allow(Capability::READ)?;
-            self.0.stat(path, options).await
-        }
-
-        async fn put(&self, p: &SecretPath, v: &SecretBytes, o: &PutOptions) -> Result<Metadata> {
-            self.allow(Capability::WRITE)?;
-            self.0.put(p, v, o).await
-        }
-
-        async fn generate(&self, p: &SecretPath, r: &Recipe, o: &PutOptions) -> Result<Metadata> {
-            self.allow(Capability::DELETE)?;
-            self.0.generate(p, r, o).await
-        }
-
-        async fn delete(&self, path: &SecretPath, options: &DeleteOptions) -> Result<()> {
-            self.allow(Capability::DELETE)?;
-            self.0.delete(path, options).await
-        }
-
-        async fn list(&self, prefix: &SecretPath, options: &ListOptions) -> Result<Page> {
-            self.allow(Capability::DELETE)?;
-            self.0.list(prefix, options).await
-        }
-
-        async fn probe(&self) -> Result<()> {
-            self.0.probe().await
+            attempt().await
         }
     }
 }

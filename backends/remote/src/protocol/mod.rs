@@ -12,7 +12,8 @@ mod problem;
 pub mod seal;
 
 pub use body::*;
-pub use node_name::{NODE_NAME, check_node_name, is_node_name};
+pub use node_name::check_node_name;
+pub(crate) use node_name::{NODE_NAME, is_node_name};
 pub use openapi::OPENAPI;
 pub use paging::Paging;
 pub use problem::{MEDIA_TYPE, Problem};

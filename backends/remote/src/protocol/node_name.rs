@@ -3,11 +3,11 @@
 use keyhaul_core::{Error, ErrorKind, Reference, Result};
 
 /// The rule in words.
-pub const NODE_NAME: &str =
+pub(crate) const NODE_NAME: &str =
     "1 to 123 of [A-Za-z0-9._-], does not start with `-`, and is not `.` or `..`";
 
 /// Whether a node can be called so: its own scope, `@host.NAME`, must be one.
-pub fn is_node_name(name: &str) -> bool {
+pub(crate) fn is_node_name(name: &str) -> bool {
     let segment = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !name.starts_with('-')
         && !matches!(name, "" | "." | "..")

@@ -2,10 +2,10 @@
 
 mod accounts;
 mod audit;
-mod burial;
 mod call;
 mod config;
 mod connection;
+mod deletion;
 mod entrance;
 mod failure;
 mod guard;
@@ -21,6 +21,7 @@ mod sparing;
 mod state;
 mod sweep;
 mod tls;
+mod turns;
 
 use std::fmt;
 use std::future::Future;
@@ -152,7 +153,7 @@ impl Server {
             changes: Arc::new(Semaphore::new(CHANGES as usize)),
             decisions: Arc::new(Semaphore::new(CHANGES as usize)),
             reads: Arc::new(Semaphore::new(READS)),
-            subjects: (0..burial::SUBJECTS).map(|_| Arc::default()).collect(),
+            subjects: (0..turns::SUBJECTS).map(|_| Arc::default()).collect(),
         };
         Ok(Self {
             room: room.connections,

@@ -12,10 +12,11 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::audit::Entry;
-use super::burial::{self, Turn, is_of, look};
 use super::call::fail;
+use super::deletion::{is_of, look};
 use super::housekeeping::ACTOR;
 use super::state::Tombstone;
+use super::turns::{self, Turn};
 use super::{Shared, call};
 
 /// How long it rests between two looks.
@@ -72,7 +73,7 @@ fn has_jumped(from: Timestamp, to: Timestamp, passed: Duration) -> bool {
 async fn sweep(shared: &Arc<Shared>, due: Vec<Tombstone>) {
     for tombstone in due {
         // Somebody is at it, or the purge of before still is.
-        let Some(turn) = burial::turn(shared, &tombstone.subject) else {
+        let Some(turn) = turns::turn(shared, &tombstone.subject) else {
             continue;
         };
         let subject = tombstone.subject.clone();
@@ -120,7 +121,11 @@ async fn purge(shared: &Shared, tombstone: &Tombstone) -> Result<()> {
         shared.record(vec![entry]).await?;
         deleted?;
     }
-    shared.state.exhume(&tombstone.subject).await.map(drop)
+    shared
+        .state
+        .take_tombstone(&tombstone.subject)
+        .await
+        .map(drop)
 }
 
 async fn delete(shared: &Shared, tombstone: &Tombstone, path: &SecretPath) -> Result<()> {

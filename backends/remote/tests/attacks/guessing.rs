@@ -1,14 +1,11 @@
 //! A node that guesses names learns nothing: neither from answers nor from the time they take.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use keyhaul_core::{
-    Capabilities, DeleteOptions, Descriptor, GetOptions, ListOptions, MemoryStore, Metadata, Page,
-    PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath, SecretStore,
-};
+use futures_util::future::BoxFuture;
+use keyhaul_core::layers::{Call, Layer};
+use keyhaul_core::{MemoryStore, Operation, Result, SecretStore};
 use serde_json::json;
 
 use crate::ground::{Ground, Wire, read};
@@ -16,59 +13,20 @@ use crate::ground::{Ground, Wire, read};
 /// How long the slow store takes to say anything of a secret.
 const SLOW: Duration = Duration::from_millis(50);
 
-/// A store that takes its time over every path, whether there is something or not.
-struct Slow(MemoryStore);
+/// Has a store take its time over every path that is read, whether there is something or not.
+#[derive(Debug)]
+struct Slow;
 
-impl fmt::Debug for Slow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Slow")
-    }
-}
-
-#[async_trait]
-impl SecretStore for Slow {
-    fn descriptor(&self) -> &Descriptor {
-        self.0.descriptor()
-    }
-    async fn capabilities(&self) -> Result<Capabilities> {
-        self.0.capabilities().await
-    }
-    async fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
-        tokio::time::sleep(SLOW).await;
-        self.0.get(path, options).await
-    }
-    async fn get_many(&self, paths: &[SecretPath], options: &GetOptions) -> Vec<Result<Secret>> {
-        tokio::time::sleep(SLOW).await;
-        self.0.get_many(paths, options).await
-    }
-    async fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {
-        tokio::time::sleep(SLOW).await;
-        self.0.stat(path, options).await
-    }
-    async fn put(
-        &self,
-        path: &SecretPath,
-        value: &SecretBytes,
-        options: &PutOptions,
-    ) -> Result<Metadata> {
-        self.0.put(path, value, options).await
-    }
-    async fn generate(
-        &self,
-        path: &SecretPath,
-        recipe: &Recipe,
-        options: &PutOptions,
-    ) -> Result<Metadata> {
-        self.0.generate(path, recipe, options).await
-    }
-    async fn delete(&self, path: &SecretPath, options: &DeleteOptions) -> Result<()> {
-        self.0.delete(path, options).await
-    }
-    async fn list(&self, prefix: &SecretPath, options: &ListOptions) -> Result<Page> {
-        self.0.list(prefix, options).await
-    }
-    async fn probe(&self) -> Result<()> {
-        self.0.probe().await
+impl Layer for Slow {
+    async fn around<'a, T, F>(&'a self, call: Call<'a>, attempt: F) -> Result<T>
+    where
+        T: Send + 'a,
+        F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
+    {
+        if matches!(call.operation, Operation::Get | Operation::Stat) {
+            tokio::time::sleep(SLOW).await;
+        }
+        attempt().await
     }
 }
 
@@ -132,7 +90,7 @@ async fn what_is_not_granted_is_refused_in_the_same_words_whether_or_not_it_is_t
 /// medians are of samples taken in turn.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_takes_none_of_the_stores_time() {
-    let ground = ground(Arc::new(Slow(MemoryStore::new("memory")))).await;
+    let ground = ground(Slow.over(Arc::new(MemoryStore::new("memory")))).await;
     let node = ground.who("node/n");
     let mut wire = ground.wire(Some(&node)).await.expect("let in");
     let secrets = [

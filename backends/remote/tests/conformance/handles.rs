@@ -3,11 +3,14 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use keyhaul_core::layers::{Call, Layer};
 use keyhaul_core::{
-    Capabilities, DeleteOptions, Descriptor, Error, GetOptions, ListOptions, Metadata, Page,
-    PutOptions, Recipe, Request, Result, Secret, SecretBytes, SecretPath, SecretStore,
+    Capabilities, DeleteOptions, Descriptor, Error, GetOptions, ListOptions, Metadata, Operation,
+    Page, PutOptions, Recipe, Request, Result, Secret, SecretBytes, SecretPath, SecretStore,
 };
 use keyhaul_remote::client::{RemoteStore, Service};
 use keyhaul_remote::protocol::GrantRequest;
@@ -19,7 +22,7 @@ use tokio::sync::Mutex;
 /// Each segment begins with `x`; a byte is two hexadecimal digits, with `-` before them where it
 /// sorts before `/`: `-` itself does, and digits do not.
 #[derive(Debug)]
-pub struct Renamed<S>(pub S);
+pub struct Renamed(pub Arc<dyn SecretStore>);
 
 fn there(path: &SecretPath) -> Result<SecretPath> {
     if path.is_root() {
@@ -51,7 +54,7 @@ fn back(path: &SecretPath) -> SecretPath {
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl<S: SecretStore> SecretStore for Renamed<S> {
+impl SecretStore for Renamed {
     fn descriptor(&self) -> &Descriptor {
         self.0.descriptor()
     }
@@ -113,19 +116,17 @@ impl<S: SecretStore> SecretStore for Renamed<S> {
     }
 }
 
-/// A node's store, whose scopes are granted when they are first asked for.
+/// Has the scopes of a node's store granted when they are first read.
 #[derive(Debug)]
 pub struct Granted {
-    store: RemoteStore,
     node: &'static str,
     manager: Service,
     scopes: Mutex<HashSet<String>>,
 }
 
 impl Granted {
-    pub fn new(store: RemoteStore, node: &'static str, manager: Service) -> Self {
+    pub fn new(node: &'static str, manager: Service) -> Self {
         Self {
-            store,
             node,
             manager,
             scopes: Mutex::default(),
@@ -153,23 +154,24 @@ impl Granted {
     }
 }
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl SecretStore for Granted {
-    fn descriptor(&self) -> &Descriptor {
-        self.store.descriptor()
+impl Layer for Granted {
+    async fn around<'a, T, F>(&'a self, call: Call<'a>, attempt: F) -> Result<T>
+    where
+        T: Send + 'a,
+        F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
+    {
+        if let (Operation::Get | Operation::Stat, Some(path)) = (call.operation, call.path) {
+            self.grant(path).await?;
+        }
+        attempt().await
     }
 
-    async fn capabilities(&self) -> Result<Capabilities> {
-        self.store.capabilities().await
-    }
-
-    async fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
-        self.grant(path).await?;
-        self.store.get(path, options).await
-    }
-
-    async fn get_many(&self, paths: &[SecretPath], options: &GetOptions) -> Vec<Result<Secret>> {
+    async fn around_many<'a>(
+        &'a self,
+        call: Call<'a>,
+        paths: &'a [SecretPath],
+        options: &'a GetOptions,
+    ) -> Vec<Result<Secret>> {
         for path in paths {
             if let Err(error) = self.grant(path).await {
                 return paths
@@ -178,42 +180,7 @@ impl SecretStore for Granted {
                     .collect();
             }
         }
-        self.store.get_many(paths, options).await
-    }
-
-    async fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {
-        self.grant(path).await?;
-        self.store.stat(path, options).await
-    }
-
-    async fn put(
-        &self,
-        path: &SecretPath,
-        value: &SecretBytes,
-        options: &PutOptions,
-    ) -> Result<Metadata> {
-        self.store.put(path, value, options).await
-    }
-
-    async fn generate(
-        &self,
-        path: &SecretPath,
-        recipe: &Recipe,
-        options: &PutOptions,
-    ) -> Result<Metadata> {
-        self.store.generate(path, recipe, options).await
-    }
-
-    async fn delete(&self, path: &SecretPath, options: &DeleteOptions) -> Result<()> {
-        self.store.delete(path, options).await
-    }
-
-    async fn list(&self, prefix: &SecretPath, options: &ListOptions) -> Result<Page> {
-        self.store.list(prefix, options).await
-    }
-
-    async fn probe(&self) -> Result<()> {
-        self.store.probe().await
+        call.store.get_many(paths, options).await
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyhaul_conformance::Handles;
+use keyhaul_core::layers::Layer as _;
 use keyhaul_core::registry::{OptionValue, Options, Value};
 use keyhaul_core::{Result, SecretStore, StoreConfig};
 use keyhaul_remote::client::Service;
@@ -105,11 +106,12 @@ impl Live {
     /// granted a scope when it is first read; the manager deletes what a node holds.
     pub fn handles(&self) -> Handles {
         let manager = self.service("manager");
-        let reader = Granted::new(self.service("node").store(), "one", manager.clone());
+        let node = self.service("node").store();
+        let reader = Granted::new("one", manager.clone());
         Handles {
-            reader: Arc::new(Renamed(reader)),
-            writer: Arc::new(Renamed(self.service("operator").store())),
-            manager: Arc::new(Renamed(Forcing(manager.store()))),
+            reader: Arc::new(Renamed(reader.over(Arc::new(node)))),
+            writer: Arc::new(Renamed(Arc::new(self.service("operator").store()))),
+            manager: Arc::new(Renamed(Arc::new(Forcing(manager.store())))),
         }
     }
 

@@ -1,10 +1,13 @@
 //! Writing: setting a value, having one made, deleting and restoring.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use jiff::Timestamp;
-use keyhaul_core::{Alphabet, Error, ErrorKind, PutMode, Recipe, Result, Version};
+use keyhaul_core::{Alphabet, Error, ErrorKind, PutMode, PutOptions, Recipe, Result, Version};
 use serde::{Deserialize, Serialize};
+
+use super::field;
 
 bodies! {
     /// Writes a value.
@@ -86,6 +89,49 @@ bodies! {
     }
 }
 
+/// How a secret shall be written: what both requests that write say of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// What may be there already.
+    pub mode: Mode,
+    /// The version that must be current, where the mode is `update`.
+    pub expect: Option<&'a str>,
+    /// The field of a map that is written; `*` for the whole map.
+    pub field: Option<&'a str>,
+    /// Labels.
+    pub labels: &'a BTreeMap<String, String>,
+    /// When the store stops giving it out.
+    pub expires: Option<Timestamp>,
+}
+
+impl Terms<'_> {
+    /// The contract's options.
+    ///
+    /// # Errors
+    /// `InvalidReference` where mode and `expect` do not go together, or a text is not what it
+    /// must be.
+    pub fn options(&self) -> Result<PutOptions> {
+        Ok(PutOptions::default()
+            .mode(self.mode.with(self.expect)?)
+            .field(self.field.map(field).transpose()?)
+            .labels(self.labels.clone())
+            .expires(self.expires.map(SystemTime::from)))
+    }
+}
+
+impl WriteRequest {
+    /// How the value shall be written.
+    pub fn terms(&self) -> Terms<'_> {
+        Terms {
+            mode: self.mode,
+            expect: self.expect.as_deref(),
+            field: self.field.as_deref(),
+            labels: &self.labels,
+            expires: self.expires,
+        }
+    }
+}
+
 /// What may be there already when a secret is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -151,6 +197,17 @@ impl AlphabetBody {
 }
 
 impl GenerateRequest {
+    /// How the value shall be written.
+    pub fn terms(&self) -> Terms<'_> {
+        Terms {
+            mode: self.mode,
+            expect: self.expect.as_deref(),
+            field: self.field.as_deref(),
+            labels: &self.labels,
+            expires: self.expires,
+        }
+    }
+
     /// The recipe.
     ///
     /// # Errors

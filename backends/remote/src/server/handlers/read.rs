@@ -8,8 +8,8 @@ use base64ct::{Base64, Encoding as _};
 use keyhaul_core::{Error, ErrorKind, GetOptions, Reference, Result, Secret, SecretPath, Version};
 
 use super::super::audit::Entry;
-use super::super::burial;
 use super::super::call::{Call, fail, json, late};
+use super::super::deletion;
 use super::super::failure::{invalid, of_store, refused};
 use super::super::state::Permit;
 use super::service::capabilities;
@@ -210,7 +210,7 @@ fn at_once(longest: usize) -> usize {
 /// Where the store has it, unless it is deleted.
 async fn path(call: &Call, subject: &str) -> Result<SecretPath> {
     let path = SecretPath::new(subject)?;
-    burial::alive(call, subject, &path).await?;
+    deletion::alive(call, subject, &path).await?;
     Ok(path)
 }
 

@@ -1,39 +1,30 @@
 //! Setting, making, deleting and naming secrets: what managers and operators do without ever
 //! reading one.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use jiff::Timestamp;
 use keyhaul_core::{
     Alphabet, DeleteOptions, Error, ErrorKind, ListOptions, Metadata, PutMode, PutOptions, Recipe,
     Reference, Result, SecretBytes, SecretPath, Version,
 };
 
 use super::super::audit::Entry;
-use super::super::burial::{self, Value};
 use super::super::call::Call;
+use super::super::deletion::{self, Value};
 use super::super::failure::invalid;
+use super::super::turns;
 use super::Query;
 use crate::protocol::seal::{Binding, Purpose};
 use crate::protocol::{
-    DeleteAnswer, DeleteRequest, GenerateRequest, ListAnswer, MetadataBody, Mode, RestoreRequest,
-    Stat, WriteRequest, field,
+    DeleteAnswer, DeleteRequest, GenerateRequest, ListAnswer, MetadataBody, RestoreRequest, Stat,
+    Terms, WriteRequest,
 };
 
 /// Sets a value that an operator sealed to this process.
 pub(super) async fn write(call: &Arc<Call>, request: WriteRequest) -> Result<Vec<u8>> {
     let (reference, path, mut entry) = named(call, &request.secret).await?;
-    terms(&mut entry, request.mode, &request.expect, &request.field);
-    let options = Wanted {
-        mode: request.mode,
-        expect: request.expect.as_deref(),
-        field: request.field.as_deref(),
-        labels: &request.labels,
-        expires: request.expires,
-    };
-    let options = options.of(call)?;
+    terms(&mut entry, &request.terms());
+    let options = options(call, &request.terms())?;
     let value = open(call, &request)?;
     drop(request);
     let value = Value::Given(value);
@@ -43,16 +34,9 @@ pub(super) async fn write(call: &Arc<Call>, request: WriteRequest) -> Result<Vec
 /// Has a value made that nobody here sees.
 pub(super) async fn generate(call: &Arc<Call>, request: GenerateRequest) -> Result<Vec<u8>> {
     let (reference, path, mut entry) = named(call, &request.secret).await?;
-    terms(&mut entry, request.mode, &request.expect, &request.field);
+    terms(&mut entry, &request.terms());
     let recipe = strong(request.recipe()?)?;
-    let options = Wanted {
-        mode: request.mode,
-        expect: request.expect.as_deref(),
-        field: request.field.as_deref(),
-        labels: &request.labels,
-        expires: request.expires,
-    };
-    let options = options.of(call)?;
+    let options = options(call, &request.terms())?;
     if options.mode != PutMode::Create
         && !request.force
         && call.shared().state.is_granted(reference.scope())
@@ -78,11 +62,11 @@ async fn put(
     let change = async move {
         let (call, subject) = (Arc::clone(&own), reference.subject().to_owned());
         let write = async move {
-            burial::write(&call, reference.subject(), &path, &value, options)
+            deletion::write(&call, reference.subject(), &path, &value, options)
                 .await
                 .map(stat)
         };
-        burial::alone(&own, &subject, write).await
+        turns::alone(&own, &subject, write).await
     };
     call.changed(entry, change, note).await
 }
@@ -107,10 +91,10 @@ pub(super) async fn delete(call: &Arc<Call>, request: DeleteRequest) -> Result<V
             let options = DeleteOptions::default()
                 .version(version)
                 .request(call.request());
-            let restorable_until = burial::bury(&call, &reference, &path, &options).await?;
+            let restorable_until = deletion::delete(&call, &reference, &path, &options).await?;
             Ok(DeleteAnswer { restorable_until })
         };
-        burial::alone(&own, &subject, delete).await
+        turns::alone(&own, &subject, delete).await
     };
     call.changed(entry, change, |_, _| {}).await
 }
@@ -122,11 +106,11 @@ pub(super) async fn restore(call: &Arc<Call>, request: RestoreRequest) -> Result
     let change = async move {
         let (call, subject) = (Arc::clone(&own), reference.subject().to_owned());
         let restore = async move {
-            burial::exhume(&call, reference.subject(), &path)
+            deletion::restore(&call, reference.subject(), &path)
                 .await
                 .map(stat)
         };
-        burial::alone(&own, &subject, restore).await
+        turns::alone(&own, &subject, restore).await
     };
     call.changed(entry, change, note).await
 }
@@ -167,7 +151,7 @@ pub(super) async fn list(call: &Arc<Call>, query: Query) -> Result<Vec<u8>> {
 
 async fn names(call: &Call, prefix: &SecretPath, options: &ListOptions) -> Result<ListAnswer> {
     let page = call.ask(call.shared().store.list(prefix, options)).await?;
-    let mut page = burial::without_buried(call, prefix, page).await?;
+    let mut page = deletion::without_deleted(call, prefix, page).await?;
     let reached = |path: &SecretPath| {
         let scope = path.segments().next().unwrap_or_default();
         call.identity.covers(scope)
@@ -209,25 +193,12 @@ async fn named(call: &Call, secret: &str) -> Result<(Reference, SecretPath, Entr
     Ok((reference, path, entry))
 }
 
-/// How a secret shall be written.
-struct Wanted<'a> {
-    mode: Mode,
-    expect: Option<&'a str>,
-    field: Option<&'a str>,
-    labels: &'a BTreeMap<String, String>,
-    expires: Option<Timestamp>,
-}
-
-impl Wanted<'_> {
-    fn of(self, call: &Call) -> Result<PutOptions> {
-        Ok(PutOptions::default()
-            .mode(self.mode.with(self.expect)?)
-            .field(self.field.map(field).transpose()?)
-            .labels(self.labels.clone())
-            .expires(self.expires.map(SystemTime::from))
-            .idempotency(call.idempotency)
-            .request(call.request()))
-    }
+/// The options of a write, on the caller's behalf.
+fn options(call: &Call, terms: &Terms<'_>) -> Result<PutOptions> {
+    let options = terms.options()?;
+    Ok(options
+        .idempotency(call.idempotency)
+        .request(call.request()))
 }
 
 /// Opens what was sealed to this process.
@@ -265,10 +236,10 @@ fn stat(metadata: Metadata) -> Stat {
 }
 
 /// What the record says of a write, besides.
-fn terms(entry: &mut Entry, mode: Mode, expect: &Option<String>, field: &Option<String>) {
-    entry.term("mode", serde_json::json!(mode));
-    entry.term("expect", expect.clone().map(Into::into));
-    entry.term("field", field.clone().map(Into::into));
+fn terms(entry: &mut Entry, terms: &Terms<'_>) {
+    entry.term("mode", serde_json::json!(terms.mode));
+    entry.term("expect", terms.expect.map(Into::into));
+    entry.term("field", terms.field.map(Into::into));
 }
 
 fn note(stat: &Stat, entry: &mut Entry) {

@@ -8,8 +8,8 @@ use keyhaul_core::{
     Error, ErrorKind, GetOptions, Metadata, Reference, Result, SecretPath, Version,
 };
 
-use super::super::burial;
 use super::super::call::{Call, fail, json};
+use super::super::deletion;
 use super::super::failure::{out_of_reach, refused};
 use crate::protocol::{
     MetadataBody, Outcome, ReadItem, Role, Stat, StatAnswer, StatRequest, field, limit,
@@ -98,7 +98,7 @@ async fn look(call: &Call, asked: &ReadItem, reference: &Reference) -> Result<Me
         .expired(asked.expired)
         .request(call.request());
     let path = SecretPath::new(reference.subject())?;
-    burial::alive(call, reference.subject(), &path).await?;
+    deletion::alive(call, reference.subject(), &path).await?;
     let metadata = call.ask(call.shared().store.stat(&path, &options)).await?;
     // A grant can go while the store is asked.
     if call.identity.role == Role::Node

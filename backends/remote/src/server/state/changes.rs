@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use keyhaul_core::Result;
 
-use super::{MARK, Notice, Permit, State, Tombstone, grants, nodes, tickets};
+use super::{MARK, Notice, Permit, State, Tombstone, grants, nodes, tickets, tombstones};
 use crate::protocol::{
     BeginRequest, EndRequest, Grant, GrantRequest, Node, NodesAnswer, Paging, QuarantineAnswer,
     RevokeAnswer, RevokeRequest, Ticket, TicketState, TicketsAnswer,
@@ -214,9 +214,10 @@ impl State {
     ///
     /// # Errors
     /// As any change.
-    pub(crate) async fn bury(&self, tombstone: &Tombstone) -> Result<()> {
+    pub(crate) async fn put_tombstone(&self, tombstone: &Tombstone) -> Result<()> {
         let tombstone = tombstone.clone();
-        self.change(move |work| nodes::bury(work, tombstone)).await
+        self.change(move |work| tombstones::put(work, tombstone))
+            .await
     }
 
     /// Counts `by` as time that the service has run since the last time this was called: nothing is
@@ -229,15 +230,16 @@ impl State {
         if !self.shared.memory().tombstones.values().any(waits) {
             return Ok(());
         }
-        self.change(move |work| nodes::age(work, by)).await
+        self.change(move |work| tombstones::age(work, by)).await
     }
 
     /// Forgets a tombstone, and says which.
     ///
     /// # Errors
     /// As any change.
-    pub(crate) async fn exhume(&self, subject: &str) -> Result<Option<Tombstone>> {
+    pub(crate) async fn take_tombstone(&self, subject: &str) -> Result<Option<Tombstone>> {
         let subject = subject.to_owned();
-        self.change(move |work| nodes::exhume(work, &subject)).await
+        self.change(move |work| tombstones::take(work, &subject))
+            .await
     }
 }

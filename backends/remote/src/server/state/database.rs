@@ -162,7 +162,7 @@ pub(super) fn load(db: &Connection) -> Result<(Vec<Change>, Vec<Notice>)> {
     changes.extend(quarantined);
     let tombstones = format!("SELECT {TOMBSTONE} FROM tombstones");
     let tombstones = rows(db, &tombstones, [], tombstone)?;
-    changes.extend(tombstones.into_iter().map(Change::Buried));
+    changes.extend(tombstones.into_iter().map(Change::TombstonePut));
     let undecided = running.into_iter();
     let undecided = undecided.filter(|ticket| ticket.state == TicketState::Undecided);
     let mut notices: Vec<Notice> = undecided

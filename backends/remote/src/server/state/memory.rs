@@ -96,12 +96,12 @@ impl Held {
 #[derive(Debug)]
 pub(super) enum Change {
     Aged(Duration),
-    Buried(Tombstone),
-    Exhumed(String),
     Granted(Grant),
     Quarantined(String, Option<Timestamp>),
     Revoked { scope: String, node: String },
     Ticket(Ticket),
+    TombstonePut(Tombstone),
+    TombstoneTaken(String),
 }
 
 /// A node, as far as it matters to its requests.
@@ -128,18 +128,18 @@ impl Memory {
                     tombstone.left = tombstone.left.saturating_sub(by);
                 }
             }
-            Change::Buried(tombstone) => {
-                self.tombstones.insert(tombstone.subject.clone(), tombstone);
-            }
-            Change::Exhumed(subject) => {
-                self.tombstones.remove(&subject);
-            }
             Change::Granted(grant) => self.granted(grant),
             Change::Quarantined(node, since) => {
                 self.nodes.entry(node).or_default().quarantined = since;
             }
             Change::Revoked { scope, node } => self.revoked(&scope, &node),
             Change::Ticket(ticket) => self.ticket(&ticket),
+            Change::TombstonePut(tombstone) => {
+                self.tombstones.insert(tombstone.subject.clone(), tombstone);
+            }
+            Change::TombstoneTaken(subject) => {
+                self.tombstones.remove(&subject);
+            }
         }
     }
 

@@ -20,6 +20,7 @@ mod nodes;
 mod queries;
 mod tickets;
 mod time;
+mod tombstones;
 mod types;
 mod writer;
 

@@ -1,15 +1,13 @@
 //! Nodes: what they have fetched, and their quarantine.
 
-use std::time::Duration;
-
 use keyhaul_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::database::{self, GRANT, TOMBSTONE, Worded, rows, tombstone};
+use super::database::{self, GRANT, Worded, rows};
 use super::memory::Change;
 use super::time::timestamp;
 use super::writer::{Buffer, Work};
-use super::{Tombstone, grants, tickets};
+use super::{grants, tickets};
 use crate::protocol::{Fetch, Node, NodesAnswer, QuarantineAnswer, check_node_name};
 
 /// With the time as `?1`: what has expired and was not taken away yet does not count.
@@ -172,47 +170,6 @@ pub(super) fn index(db: &Connection, buffer: &Buffer) -> Result<()> {
         db.execute(sql, row).worded()?;
     }
     Ok(())
-}
-
-/// Remembers a deletion.
-pub(super) fn bury(work: &mut Work<'_>, tombstone: Tombstone) -> Result<()> {
-    let sql = format!("INSERT OR REPLACE INTO tombstones ({TOMBSTONE}) VALUES (?, ?, ?, ?, ?)");
-    let until = tombstone.until.as_microsecond();
-    let row = params![
-        tombstone.subject,
-        tombstone.version,
-        tombstone.created.to_string(),
-        until,
-        micros(tombstone.left),
-    ];
-    work.db.execute(&sql, row).worded()?;
-    let until = timestamp(until);
-    work.changes
-        .push(Change::Buried(Tombstone { until, ..tombstone }));
-    Ok(())
-}
-
-/// Counts time that the service has run.
-pub(super) fn age(work: &mut Work<'_>, by: Duration) -> Result<()> {
-    let sql = "UPDATE tombstones SET remaining = max(0, remaining - ?) WHERE remaining > 0";
-    work.db.execute(sql, [micros(by)]).worded()?;
-    work.changes.push(Change::Aged(by));
-    Ok(())
-}
-
-/// Forgets a deletion.
-pub(super) fn exhume(work: &mut Work<'_>, subject: &str) -> Result<Option<Tombstone>> {
-    let sql = format!("DELETE FROM tombstones WHERE subject = ? RETURNING {TOMBSTONE}");
-    let found = rows(work.db, &sql, [subject], tombstone);
-    let found = found?.pop();
-    if found.is_some() {
-        work.changes.push(Change::Exhumed(subject.into()));
-    }
-    Ok(found)
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Node> {

@@ -217,7 +217,7 @@ impl State {
     }
 
     /// Tombstones whose subjects begin with `prefix`, by subject.
-    pub(crate) fn buried_below(&self, prefix: &str) -> Vec<Tombstone> {
+    pub(crate) fn tombstones_below(&self, prefix: &str) -> Vec<Tombstone> {
         let memory = self.shared.memory();
         memory
             .tombstones

@@ -1,62 +1,28 @@
 use std::path::Path;
 
-use keyhaul_core::{
-    Capabilities, Descriptor, GetOptions, ListOptions, MemoryStore, Metadata, Page, PutOptions,
-    Recipe, Secret, SecretBytes, SecretStore,
-};
+use futures_util::future::BoxFuture;
+use keyhaul_core::layers::{Call, Layer};
+use keyhaul_core::{GetOptions, MemoryStore, Operation, PutOptions, SecretBytes, SecretStore};
 
 use super::*;
 use crate::pki::{Authority, Subject};
 use crate::server::{Server, Settings};
 
-/// A store that never answers about one secret.
+/// Has a store never answer about one secret.
 #[derive(Debug)]
-struct Stuck(MemoryStore);
+struct Stuck;
 
-#[async_trait::async_trait]
-impl SecretStore for Stuck {
-    fn descriptor(&self) -> &Descriptor {
-        self.0.descriptor()
-    }
-    async fn capabilities(&self) -> Result<Capabilities> {
-        self.0.capabilities().await
-    }
-    async fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
-        self.0.get(path, options).await
-    }
-    async fn get_many(&self, paths: &[SecretPath], options: &GetOptions) -> Vec<Result<Secret>> {
-        self.0.get_many(paths, options).await
-    }
-    async fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {
-        if path.as_str() == "web01/a-stuck" {
+impl Layer for Stuck {
+    async fn around<'a, T, F>(&'a self, call: Call<'a>, attempt: F) -> Result<T>
+    where
+        T: Send + 'a,
+        F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
+    {
+        let path = call.path.map(SecretPath::as_str);
+        if call.operation == Operation::Stat && path == Some("web01/a-stuck") {
             std::future::pending::<()>().await;
         }
-        self.0.stat(path, options).await
-    }
-    async fn put(
-        &self,
-        path: &SecretPath,
-        value: &SecretBytes,
-        options: &PutOptions,
-    ) -> Result<Metadata> {
-        self.0.put(path, value, options).await
-    }
-    async fn generate(
-        &self,
-        path: &SecretPath,
-        recipe: &Recipe,
-        options: &PutOptions,
-    ) -> Result<Metadata> {
-        self.0.generate(path, recipe, options).await
-    }
-    async fn delete(&self, path: &SecretPath, options: &DeleteOptions) -> Result<()> {
-        self.0.delete(path, options).await
-    }
-    async fn list(&self, prefix: &SecretPath, options: &ListOptions) -> Result<Page> {
-        self.0.list(prefix, options).await
-    }
-    async fn probe(&self) -> Result<()> {
-        self.0.probe().await
+        attempt().await
     }
 }
 
@@ -124,7 +90,7 @@ async fn what_was_deleted_goes_for_good_and_no_successor_does() {
     let mut early = put(&store, "web01/early").await;
     early.left = Duration::from_secs(1);
     for tombstone in [&gone, &successor, &newer, &early] {
-        state.bury(tombstone).await.expect("buried");
+        state.put_tombstone(tombstone).await.expect("buried");
     }
     sweep(&server.shared, state.due()).await;
     for (secret, there, buried) in [
@@ -155,17 +121,17 @@ async fn what_was_deleted_goes_for_good_and_no_successor_does() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_hangs_keeps_its_turn_and_holds_up_no_other() {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = Arc::new(Stuck(MemoryStore::new("behind")));
-    let server = server(folder.path(), Arc::clone(&store) as _).await;
+    let store = Arc::new(MemoryStore::new("behind"));
+    let server = server(folder.path(), Stuck.over(Arc::clone(&store) as _)).await;
     let state = &server.shared.state;
     for secret in ["web01/a-stuck", "web01/b"] {
-        let tombstone = put(&store.0, secret).await;
-        state.bury(&tombstone).await.expect("buried");
+        let tombstone = put(&store, secret).await;
+        state.put_tombstone(&tombstone).await.expect("buried");
     }
     sweep(&server.shared, state.due()).await;
-    assert!(!holds(&store.0, "web01/b").await);
+    assert!(!holds(&store, "web01/b").await);
     assert!(state.tombstone("web01/a-stuck").is_some());
-    assert!(burial::turn(&server.shared, "web01/a-stuck").is_none());
+    assert!(turns::turn(&server.shared, "web01/a-stuck").is_none());
 }
 
 #[test]

@@ -415,12 +415,12 @@ fn tombstones_are_remembered() {
         tombstone("ab/x", 30),
     ];
     for tombstone in &all {
-        block_on(bench.state().bury(tombstone)).expect("buried");
+        block_on(bench.state().put_tombstone(tombstone)).expect("buried");
     }
     bench.reopen();
     assert_eq!(bench.state().tombstone("a/x").as_ref(), Some(&all[0]));
-    assert_eq!(bench.state().buried_below("a/"), all[..2]);
-    assert_eq!(bench.state().buried_below("a"), all);
+    assert_eq!(bench.state().tombstones_below("a/"), all[..2]);
+    assert_eq!(bench.state().tombstones_below("a"), all);
     bench.pass(20);
     assert_eq!(
         bench.state().due(),
@@ -442,9 +442,12 @@ fn tombstones_are_remembered() {
         ["a/x", "a/y"],
         "nor does running alone"
     );
-    let back = block_on(bench.state().exhume("a/x")).expect("back");
+    let back = block_on(bench.state().take_tombstone("a/x")).expect("back");
     assert_eq!(back.as_ref(), Some(&due[0]));
-    assert_eq!(block_on(bench.state().exhume("a/x")).expect("none"), None);
+    assert_eq!(
+        block_on(bench.state().take_tombstone("a/x")).expect("none"),
+        None
+    );
     bench.reopen();
     assert_eq!(bench.state().tombstone("a/x"), None);
 }

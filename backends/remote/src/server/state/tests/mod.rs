@@ -5,6 +5,7 @@ mod durable;
 mod grants;
 mod index;
 mod model;
+mod moves;
 mod tickets;
 mod trouble;
 
