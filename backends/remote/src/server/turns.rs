@@ -48,7 +48,7 @@ where
             fail(&mut entry, &error);
         }
         // What cannot be recorded has been logged.
-        let _ = call.record(vec![entry]).await;
+        let _ = call.shared().record(vec![entry]).await;
     });
     Err(late())
 }
