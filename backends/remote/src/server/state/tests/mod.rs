@@ -5,7 +5,9 @@ mod durable;
 mod grants;
 mod index;
 mod model;
+mod pages;
 mod tickets;
+mod tombstones;
 mod trouble;
 
 use std::path::PathBuf;
