@@ -162,7 +162,7 @@ fn arguments_are_held_against_what_they_are() {
             "0 is not in",
         ),
         (&["grant", "web01", "-a"], "unexpected argument"),
-        (&["grant", "web01", &"n".repeat(124)], "1 to 123"),
+        (&["grant", "web01", &"n".repeat(124)], "1 to 123 of"),
         (&["serve", "--folder", "x"], "--dev"),
         (&["serve", "--dev", "--listen", "here"], "--listen"),
         (&["pki", "issue", "king", "x"], "possible values"),

@@ -41,7 +41,9 @@ pub use recipe::{Alphabet, Recipe};
 pub use reference::{Field, Reference, Version};
 pub use registry::{Registry, StoreConfig, StoreFactory};
 pub use resolver::Resolver;
-pub use secret::{Protection, SecretBytes, SecretWriter, protection, wipe, wiping_stack};
+pub use secret::{
+    Protection, SecretBytes, SecretWriter, protection, wipe, wiping_some_stack, wiping_stack,
+};
 pub use store::{
     Capabilities, Capability, DeleteOptions, Descriptor, GetOptions, IdempotencyId, Lease,
     ListOptions, Metadata, Page, PutMode, PutOptions, Remains, Request, Secret, SecretStore,

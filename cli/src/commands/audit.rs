@@ -76,6 +76,8 @@ struct Sound {
     records: u64,
     head: AuditHead,
     torn: bool,
+    /// Whether the end was held against a head that was kept elsewhere.
+    anchored: bool,
 }
 
 /// Shows and verifies a key service's audit.
@@ -99,8 +101,9 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
                 records: found.records,
                 head: found.head,
                 torn: found.torn,
+                anchored: head.is_some(),
             };
-            print(&sound, head.is_some(), output)
+            print(&sound, output)
         }
     }
 }
@@ -118,7 +121,8 @@ fn show(
         let answer = keys.ask(keys.service.audit(None, Some(1), &keys.request))?;
         after = Some(answer.head.sequence.saturating_sub(last));
     }
-    let mut left = limit;
+    // To look is recorded too, and is none of the latest that were meant.
+    let mut left = last.or(limit);
     let mut records = Vec::new();
     loop {
         let most = left.map(|left| usize::try_from(left).unwrap_or(usize::MAX));
@@ -203,7 +207,7 @@ fn other(file: &Path) -> Option<Error> {
     ))
 }
 
-fn print(sound: &Sound, anchored: bool, output: Output) -> Outcome {
+fn print(sound: &Sound, output: Output) -> Outcome {
     if output.format == Format::Json {
         return Ok(output::json(sound)?);
     }
@@ -225,7 +229,7 @@ fn print(sound: &Sound, anchored: bool, output: Output) -> Outcome {
             None,
         );
     }
-    if !anchored {
+    if !sound.anchored {
         output::warning(
             "what was cut off at the end would leave no trace",
             Some(

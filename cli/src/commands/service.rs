@@ -92,9 +92,16 @@ impl Asked<'_> {
     /// Asks to the end, but not past the deadline; a failure says which service.
     pub fn ask<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let name = &self.service.descriptor().name;
-        self.session
-            .within(work)
-            .map_err(|error| error.with_store(name))
+        self.session.within(work).map_err(|error| {
+            let error = error.with_store(name);
+            match error.kind() {
+                ErrorKind::Timeout => error.with_advice(format!(
+                    "give it longer by --deadline; whether the service answers at all: {}",
+                    typed(self.global, None, "check")
+                )),
+                _ => error,
+            }
+        })
     }
 
     /// All entries of an answer in pages: those of each page, and where the next begins.

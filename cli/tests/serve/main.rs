@@ -136,7 +136,11 @@ fn the_audit_is_shown_to_an_operator_and_holds() {
     let (sequence, hash) = (&shown["head"]["sequence"], shown["head"]["hash"].as_str());
     let head = format!("{sequence}:{}", hash.expect("a hash"));
     let verify = ["audit", "verify", "audit.jsonl", "--head", &head];
-    service.done("operator", &verify);
+    let sound = service.json("operator", &verify);
+    assert_eq!(
+        (&sound["anchored"], &sound["torn"]),
+        (&true.into(), &false.into())
+    );
     // One letter of one record.
     let folder = service.end();
     let audit = folder.path().join("dev/audit.jsonl");

@@ -12,5 +12,5 @@ mod writer;
 
 pub use arena::{Protection, protection};
 pub use bytes::SecretBytes;
-pub use wipe::{wipe, wiping_stack};
+pub use wipe::{wipe, wiping_some_stack, wiping_stack};
 pub use writer::SecretWriter;

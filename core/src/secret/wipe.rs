@@ -5,6 +5,9 @@ use std::mem::MaybeUninit;
 
 /// How much of the stack [`wiping_stack`] reaches: several times what decrypting and decoding take.
 const STACK: usize = 64 * 1024;
+/// How much [`wiping_some_stack`] reaches: several times what deriving one key takes, and less than
+/// what processors keep closest.
+const SOME_STACK: usize = 16 * 1024;
 
 /// Overwrites `bytes` with zeros.
 ///
@@ -22,7 +25,15 @@ pub fn wipe(bytes: &mut [u8]) {
 /// some microseconds and 64 KiB of stack.
 pub fn wiping_stack<T>(work: impl FnOnce() -> T) -> T {
     let done = apart(work);
-    wipe_below();
+    wipe_below::<STACK>();
+    done
+}
+
+/// As [`wiping_stack`], for work that goes no deeper than deriving a key or two: a quarter of the
+/// stack, and of the time.
+pub fn wiping_some_stack<T>(work: impl FnOnce() -> T) -> T {
+    let done = apart(work);
+    wipe_below::<SOME_STACK>();
     done
 }
 
@@ -33,9 +44,9 @@ fn apart<T>(work: impl FnOnce() -> T) -> T {
 }
 
 #[inline(never)]
-fn wipe_below() {
-    let mut left = [const { MaybeUninit::<u8>::uninit() }; STACK];
+fn wipe_below<const REACH: usize>() {
+    let mut left = [const { MaybeUninit::<u8>::uninit() }; REACH];
     // SAFETY: zeros are written to an array of our own, which is that long.
-    unsafe { libc::explicit_bzero(left.as_mut_ptr().cast(), STACK) }
+    unsafe { libc::explicit_bzero(left.as_mut_ptr().cast(), REACH) }
     black_box(&left);
 }

@@ -62,7 +62,12 @@ fn socket(error: &reqwest::Error, address: &Address, id: Option<&str>) -> Error 
             unavailable("ended the connection before TLS was agreed on")
         }
         _ if error.is_connect() => unavailable("cannot be connected to"),
-        _ => unavailable("broke the connection off, or does not speak HTTP/2"),
+        _ => Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "the key server {address} broke the connection off{during}, or does not speak HTTP/2"
+            ),
+        ),
     }
 }
 

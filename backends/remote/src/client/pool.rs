@@ -1,5 +1,6 @@
 //! Several servers of one service: which one is asked, and when another is.
 
+use std::error::Error as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -333,7 +334,11 @@ impl Repeat<'_> {
             Some(wait) => open.with_retry_after(wait),
             None => open,
         };
-        open.with_source(error)
+        // Without one of its own, it has nothing to say that the message does not.
+        match error.source() {
+            Some(_) => open.with_source(error),
+            None => open,
+        }
     }
 }
 

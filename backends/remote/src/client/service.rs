@@ -22,7 +22,7 @@ use crate::protocol::{
 ///
 /// Every method's errors are the service's own, or `Unavailable` and `Timeout` where no server can
 /// be reached, `InvalidConfig` where certificates are not what they must be, `Unauthenticated` where
-/// the service does not know ours.
+/// the service does not know ours. Each says what was asked, as the context's `task`.
 #[derive(Clone)]
 pub struct Service {
     descriptor: Descriptor,

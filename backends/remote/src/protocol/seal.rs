@@ -20,7 +20,9 @@ use hpke::aead::{AeadCtxR, AeadCtxS, ExportOnlyAead};
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable as _, Kem as _, OpModeR, OpModeS, Serializable as _};
-use keyhaul_core::{Error, ErrorKind, Result, SecretBytes, random, wipe, wiping_stack};
+use keyhaul_core::{
+    Error, ErrorKind, Result, SecretBytes, random, wipe, wiping_some_stack, wiping_stack,
+};
 
 use self::seed::Seed;
 use super::limit;
@@ -318,7 +320,7 @@ impl fmt::Debug for Sealer {
 fn message_key(
     export: impl FnOnce(&mut [u8]) -> Result<(), hpke::HpkeError>,
 ) -> Result<LessSafeKey> {
-    wiping_stack(|| {
+    wiping_some_stack(|| {
         let mut key = [0; 32];
         let exported = export(&mut key).map_err(|_| internal("a key cannot be exported"));
         let unbound = exported.and_then(|()| {

@@ -285,7 +285,8 @@ impl Came {
             let connection = Arc::clone(&connection);
             service_fn(move |request: hyper::Request<Incoming>| {
                 let connection = Arc::clone(&connection);
-                async move { Ok::<_, Infallible>(http::serve(connection, request).await) }
+                // In a box: the room for a request under way is kept by every connection at rest.
+                async move { Ok::<_, Infallible>(Box::pin(http::serve(connection, request)).await) }
             })
         };
         let mut serving = pin!(self.builder.serve_connection(self.stream, service));

@@ -297,7 +297,9 @@ impl Shared {
     /// `Internal`, or `Timeout` where the disk hangs: then nothing may be done or told.
     async fn record(&self, entries: Vec<Entry>) -> Result<u64> {
         self.audit.append(entries).await.map_err(|error| {
-            tracing::error!(%error, "the audit cannot be written: nothing is answered");
+            self.sparing.warn("the audit cannot be written", || {
+                tracing::error!(%error, "the audit cannot be written: nothing is answered");
+            });
             let kind = match error.kind() {
                 ErrorKind::Timeout => ErrorKind::Timeout,
                 _ => ErrorKind::Internal,

@@ -82,7 +82,7 @@ impl SecretStore for Telling {
     }
 }
 
-/// What node `n` asks for: names of one length. It holds `web01` alone.
+/// What a node asks for: names of one length. It holds `web01` alone.
 const THERE: &str = "web02/root";
 const ABSENT: &str = "web02/none";
 const NOWHERE: &str = "web99/root";
@@ -96,9 +96,10 @@ async fn no_number_of_refusals_tells_what_there_is() {
     for secret in [THERE, HELD] {
         ground.generate(secret).await;
     }
-    ground.grant("web01", "n").await;
-    let node = ground.who("node/n");
-    for path in ["/v1/secrets/read", "/v1/secrets/stat"] {
+    // One for each path: so many refusals are as many as one node is given.
+    for (path, node) in [("/v1/secrets/read", "n"), ("/v1/secrets/stat", "o")] {
+        ground.grant("web01", node).await;
+        let node = ground.who(&format!("node/{node}"));
         let mut wire = ground.wire(Some(&node)).await.expect("let in");
         let mut times = [THERE, ABSENT, NOWHERE, HELD, HELD_ABSENT].map(|name| (name, Vec::new()));
         for round in 0..ROUNDS {

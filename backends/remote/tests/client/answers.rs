@@ -247,6 +247,8 @@ async fn a_problem_keeps_its_words_and_names_the_request() {
     );
     // Underneath, where no advice takes its place.
     assert!(format!("{error:?}").contains("request r-1"), "{error:?}");
+    let address = stage.address().to_string();
+    assert!(format!("{error:?}").contains(&address), "{error:?}");
 }
 
 #[tokio::test]

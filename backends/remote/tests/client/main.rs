@@ -7,6 +7,7 @@ mod keys;
 mod servers;
 mod site;
 mod stage;
+mod tasks;
 mod writes;
 
 use keyhaul_core::SecretPath;

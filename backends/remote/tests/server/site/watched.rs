@@ -30,6 +30,14 @@ impl Watched {
         self.asked.fetch_add(1, Ordering::SeqCst);
         assert!(!path.as_str().ends_with("/panic"), "as the test wants it");
     }
+
+    /// Never comes back where one of the paths is to hang.
+    async fn hang(&self, paths: &[SecretPath]) {
+        if paths.iter().any(|path| path.as_str().contains("/hang")) {
+            self.hanging.fetch_add(1, Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 #[async_trait]
@@ -44,15 +52,13 @@ impl SecretStore for Watched {
 
     async fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
         self.note(path);
+        self.hang(std::slice::from_ref(path)).await;
         self.inner.get(path, options).await
     }
 
     async fn get_many(&self, paths: &[SecretPath], options: &GetOptions) -> Vec<Result<Secret>> {
         paths.iter().for_each(|path| self.note(path));
-        if paths.iter().any(|path| path.as_str().contains("/hang")) {
-            self.hanging.fetch_add(1, Ordering::SeqCst);
-            std::future::pending::<()>().await;
-        }
+        self.hang(paths).await;
         self.inner.get_many(paths, options).await
     }
 

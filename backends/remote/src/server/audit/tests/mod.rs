@@ -432,3 +432,24 @@ fn a_page_goes_on_through_files_that_were_moved_away_or_says_what_is_missing() {
     assert_eq!(read(6, 100).expect("the file"), (vec![7, 8], None));
     assert_eq!(read(8, 100).expect("nothing"), (vec![], None));
 }
+
+#[test]
+fn what_waits_for_the_disk_has_a_bound_and_more_is_refused_at_once() {
+    let (_folder, path) = folder();
+    let log = AuditLog::open(&path, None).expect("opened");
+    // As much as a disk that hangs would have left waiting.
+    let all = u32::try_from(ROOM).expect("it fits");
+    let waiting = log.room.try_acquire_many(all).expect("there is room");
+    let begun = std::time::Instant::now();
+    let error = write(&log, "web01/a").expect_err("no room");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(begun.elapsed() < PATIENCE / 2, "at once");
+    drop(waiting);
+    assert_eq!(write(&log, "web01/a").expect("the control"), 1);
+    // What is written has given its room back.
+    let written = std::time::Instant::now();
+    while log.room.available_permits() < ROOM {
+        assert!(written.elapsed() < PATIENCE, "it is lost");
+        std::thread::yield_now();
+    }
+}

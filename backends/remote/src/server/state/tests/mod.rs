@@ -5,6 +5,7 @@ mod durable;
 mod grants;
 mod index;
 mod model;
+mod moves;
 mod pages;
 mod tickets;
 mod tombstones;

@@ -240,3 +240,50 @@ fn without_its_thread_nothing_is_permitted_or_changed() {
         ErrorKind::Unavailable
     );
 }
+
+#[test]
+fn what_nobody_waits_for_any_more_is_not_done_and_what_waits_has_a_bound() {
+    let bench = Bench::new();
+    let state = bench.state();
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    let request = |scope: &str| GrantRequest {
+        scope: scope.into(),
+        node: "y".into(),
+        expires: None,
+        names: Vec::new(),
+        if_epoch: None,
+    };
+    let (given_up, awaited) = (request("web01"), request("web02"));
+    block_on(async {
+        // The disk hangs, as far as the thread goes.
+        let hangs = state.change(move |_| {
+            let _ = held.recv();
+            Ok(())
+        });
+        let mut hangs = std::pin::pin!(hangs);
+        assert!(futures_util::poll!(&mut hangs).is_pending());
+        let by = "spiffe://site/manager/m";
+        {
+            let change = state.grant(by, &given_up);
+            let mut change = std::pin::pin!(change);
+            assert!(futures_util::poll!(&mut change).is_pending());
+        }
+        let change = state.grant(by, &awaited);
+        let mut change = std::pin::pin!(change);
+        assert!(futures_util::poll!(&mut change).is_pending());
+        // Two wait, and one is being done: there is room for so many.
+        let left = state.room.available_permits();
+        assert_eq!(left, ROOM - 3);
+        let all = u32::try_from(left).expect("it fits");
+        let full = state.room.try_acquire_many(all).expect("there is room");
+        let refused = state.grant(by, &given_up).await;
+        assert_eq!(kind(refused), ErrorKind::Timeout);
+        drop(full);
+        drop(let_go);
+        hangs.await.expect("done");
+        change.await.expect("done");
+    });
+    assert!(bench.reads("y", "web02/root"), "the control");
+    assert!(!bench.reads("y", "web01/root"), "nobody waited for it");
+    assert_eq!(bench.state().room.available_permits(), ROOM);
+}
