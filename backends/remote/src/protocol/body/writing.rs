@@ -90,6 +90,8 @@ bodies! {
 }
 
 /// How a secret shall be written: what both requests that write say of it.
+///
+/// They have no such struct in them, flattened: serde cannot refuse unknown keys then.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
     /// What may be there already.

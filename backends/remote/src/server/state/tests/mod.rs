@@ -6,7 +6,9 @@ mod grants;
 mod index;
 mod model;
 mod moves;
+mod pages;
 mod tickets;
+mod tombstones;
 mod trouble;
 
 use std::path::PathBuf;
