@@ -1,7 +1,5 @@
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
-use std::thread::{self, ThreadId};
 
 use futures_util::future::join_all;
 use keyhaul_core::{
@@ -20,7 +18,6 @@ const LONG: Duration = Duration::from_secs(20);
 struct Paths {
     opened: AtomicUsize,
     read: AtomicUsize,
-    threads: Mutex<HashSet<ThreadId>>,
     is_open: Mutex<bool>,
     gate: Condvar,
 }
@@ -31,11 +28,10 @@ impl Reader for Reading<'_> {
     fn get(&mut self, path: &SecretPath, _: &GetOptions) -> Result<Secret> {
         let paths = self.0;
         paths.read.fetch_add(1, Ordering::SeqCst);
-        paths.threads.lock().unwrap().insert(thread::current().id());
         assert_ne!(path.as_str(), "defect/x", "a test wants it so");
         if path.as_str().starts_with("held/") {
-            let open = paths.is_open.lock().unwrap();
-            drop(paths.gate.wait_while(open, |open| !*open).unwrap());
+            let open = paths.is_open.lock().expect("sound");
+            drop(paths.gate.wait_while(open, |open| !*open).expect("sound"));
         }
         let value = SecretBytes::copy_from(path.as_str().as_bytes());
         Ok(Secret::new(value, Metadata::default()))
@@ -44,7 +40,7 @@ impl Reader for Reading<'_> {
 
 impl Paths {
     fn open_gate(&self) {
-        *self.is_open.lock().unwrap() = true;
+        *self.is_open.lock().expect("sound") = true;
         self.gate.notify_all();
     }
 }
@@ -81,13 +77,13 @@ fn readers() -> (Arc<Paths>, Arc<Readers>) {
 }
 
 async fn get(readers: Arc<Readers>, path: String) -> Result<String> {
-    let path = SecretPath::new(path).unwrap();
+    let path = SecretPath::new(path).expect("a path");
     let (path, options) = ([path], GetOptions::default());
     let answers = readers.read(&path, &options);
     let mut answers = timeout(LONG, answers).await.expect("an answer in time")?;
     let secret = answers.pop().expect("one answer")?;
     assert!(answers.is_empty());
-    Ok(String::from_utf8(secret.value.expose().to_vec()).unwrap())
+    Ok(String::from_utf8(secret.value.expose().to_vec()).expect("text"))
 }
 
 fn ask(readers: &Arc<Readers>, path: &str) -> tokio::task::JoinHandle<Result<String>> {
@@ -114,7 +110,7 @@ async fn many_reads_at_once_share_few_threads_and_each_gets_its_own_answer() {
     )
     .await;
     for (asked, answer) in asked.iter().zip(answers) {
-        assert_eq!(*asked, answer.unwrap());
+        assert_eq!(*asked, answer.expect("read"));
     }
     assert_eq!(paths.read.load(Ordering::SeqCst), 2000);
     let opened = paths.opened.load(Ordering::SeqCst);
@@ -130,11 +126,14 @@ async fn a_read_that_hangs_holds_up_nobody() {
     // The first waits behind it until it counts as hanging, the others no longer.
     for number in 0..50 {
         let path = format!("vm/disk-{number}");
-        assert_eq!(get(Arc::clone(&readers), path.clone()).await.unwrap(), path);
+        assert_eq!(
+            get(Arc::clone(&readers), path.clone()).await.expect("read"),
+            path
+        );
     }
     assert!(!held.is_finished());
     paths.open_gate();
-    assert_eq!(held.await.unwrap().unwrap(), "held/x");
+    assert_eq!(held.await.expect("it ran").expect("read"), "held/x");
     until(|| lock(&readers.reads).threads.is_empty()).await;
 }
 
@@ -147,8 +146,8 @@ async fn what_is_asked_later_is_read_from_a_store_opened_later() {
     let second = ask(&readers, "vm/disk");
     until(|| lock(&readers.reads).waiting.len() == 1 || second.is_finished()).await;
     paths.open_gate();
-    first.await.unwrap().unwrap();
-    second.await.unwrap().unwrap();
+    first.await.expect("it ran").expect("read");
+    second.await.expect("it ran").expect("read");
     assert_eq!(paths.opened.load(Ordering::SeqCst), 2);
 }
 
@@ -159,13 +158,13 @@ async fn what_nobody_waits_for_is_not_read() {
     until(|| paths.read.load(Ordering::SeqCst) == 1).await;
     {
         // Before the first counts as hanging, or after: at once given up.
-        let path = [SecretPath::new("vm/given-up").unwrap()];
+        let path = [SecretPath::new("vm/given-up").expect("a path")];
         let options = GetOptions::default();
         let mut given_up = Box::pin(readers.read(&path, &options));
         assert!(futures_util::poll!(given_up.as_mut()).is_pending());
     }
     paths.open_gate();
-    held.await.unwrap().unwrap();
+    held.await.expect("it ran").expect("read");
     until(|| lock(&readers.reads).threads.is_empty()).await;
     assert_eq!(paths.read.load(Ordering::SeqCst), 1);
     assert!(lock(&readers.reads).waiting.is_empty());
@@ -176,9 +175,9 @@ async fn a_defect_ends_one_read_and_no_other() {
     let (_, readers) = readers();
     let error = get(Arc::clone(&readers), "defect/x".into())
         .await
-        .unwrap_err();
+        .expect_err("a defect");
     assert_eq!(error.kind(), ErrorKind::Internal);
     until(|| lock(&readers.reads).threads.is_empty()).await;
     let after = get(Arc::clone(&readers), "vm/disk".into()).await;
-    assert_eq!(after.unwrap(), "vm/disk");
+    assert_eq!(after.expect("read"), "vm/disk");
 }
