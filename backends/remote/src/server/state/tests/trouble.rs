@@ -314,6 +314,7 @@ fn a_file_that_hangs_is_awaited_once_however_much_is_asked_of_it() {
         seconds: Some(60),
     };
     let short = block_on(bench.state().begin(MANAGER, &short)).expect("begun");
+    let short = by_id(&short);
     let state = bench.state();
     let permits: Vec<Permit> = ["web01/root", "web02/root"]
         .iter()
@@ -328,7 +329,7 @@ fn a_file_that_hangs_is_awaited_once_however_much_is_asked_of_it() {
     let (fetched, ticket, tickets, nodes, expired, told, flushed) = block_on(async {
         tokio::join!(
             state.fetched(&permits),
-            state.ticket(&by_id(&short)),
+            state.ticket(&short),
             state.tickets(None, None, &page, |_| true),
             state.nodes(&page),
             state.expire(),
