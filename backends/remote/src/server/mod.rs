@@ -13,6 +13,7 @@ mod handlers;
 mod housekeeping;
 mod http;
 mod identity;
+mod keeper;
 mod listen;
 mod lists;
 mod private;
@@ -30,6 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use keyhaul_core::{Capabilities, Error, ErrorKind, Result, SecretStore, random};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -86,8 +88,8 @@ struct Shared {
     /// For changes of the state alone: no store delays a revocation.
     decisions: Arc<Semaphore>,
     reads: Arc<Semaphore>,
-    /// Held by whoever changes a secret.
-    subjects: Vec<Arc<tokio::sync::Mutex<()>>>,
+    /// For whoever changes a secret.
+    turns: Arc<turns::Turns>,
 }
 
 /// What a reload replaces.
@@ -153,7 +155,7 @@ impl Server {
             changes: Arc::new(Semaphore::new(CHANGES as usize)),
             decisions: Arc::new(Semaphore::new(CHANGES as usize)),
             reads: Arc::new(Semaphore::new(READS)),
-            subjects: (0..turns::SUBJECTS).map(|_| Arc::default()).collect(),
+            turns: Arc::default(),
         };
         Ok(Self {
             room: room.connections,
@@ -238,8 +240,9 @@ impl Server {
         tasks.push(tokio::spawn(keeping));
         until.await;
         let _ = end.send(true);
-        for task in tasks {
-            let _ = task.await;
+        // They end at once. What one of them may hang at shall not keep the others.
+        if timeout(listen::GRACE, join_all(tasks)).await.is_err() {
+            tracing::warn!("the service's own tasks did not end in time");
         }
         let shared = &self.shared;
         // A connection that is being greeted has no room yet: it sees the end, and goes.
@@ -263,13 +266,7 @@ impl Server {
             // The failure has been logged.
             let _ = shared.record(limits).await;
         }
-        match timeout(listen::GRACE, shared.state.flush()).await {
-            Ok(flushed) => flushed,
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                "what is buffered could not be written down in time: the disk under the state hangs",
-            )),
-        }
+        shared.state.flush().await
     }
 }
 
