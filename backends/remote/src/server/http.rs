@@ -100,8 +100,8 @@ async fn answer(
         connection.closing.notify_one();
         return Err(turned_away(away).into());
     }
-    connection.account.admit().map_err(limited)?;
     let live = connection.shared.live();
+    // Before all else: what is nobody's is closed, whatever its holder has spent.
     let identity = match connection.identity(&live) {
         Ok(identity) => identity,
         Err(reason) => {
@@ -110,6 +110,7 @@ async fn answer(
             return Err(nobody(connection, id, operation, reason).await.into());
         }
     };
+    connection.account.admit().map_err(limited)?;
     let operation = match Operation::find(&parts.method, parts.uri.path()) {
         Ok(operation) => operation,
         Err(allow) => return Err(astray(allow)),
@@ -181,7 +182,7 @@ async fn nobody(
         migration: None,
         terms: serde_json::Map::new(),
     };
-    match connection.record(vec![entry]).await {
+    match connection.record_nobody(entry).await {
         Ok(_) => error,
         Err(failed) => failed,
     }

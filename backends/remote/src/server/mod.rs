@@ -72,6 +72,8 @@ struct Shared {
     /// What is written is sealed to it.
     recipient: Recipient,
     live: RwLock<Arc<Live>>,
+    /// Tells connections that `live` has changed.
+    reloads: watch::Sender<()>,
     capabilities: Mutex<Option<(Instant, Capabilities)>>,
     ids: Ids,
     entrance: Arc<entrance::Entrance>,
@@ -140,6 +142,7 @@ impl Server {
             audit: Arc::new(audit),
             recipient: Recipient::new()?,
             live: RwLock::new(Arc::new(Live::new(0, tls, &settings))),
+            reloads: watch::Sender::new(()),
             capabilities: Mutex::default(),
             ids: Ids {
                 process: random::hex(6)?,
@@ -170,8 +173,8 @@ impl Server {
         &self.addresses
     }
 
-    /// Takes over new settings, certificates and revocation lists. Connections stay; their
-    /// certificates are verified again before their next request. The audit goes on in a new file
+    /// Takes over new settings, certificates and revocation lists. Connections stay, save those whose
+    /// certificates are nobody's any longer: all are verified again. The audit goes on in a new file
     /// where the old one was moved away.
     ///
     /// # Errors
@@ -210,6 +213,7 @@ impl Server {
             .live
             .write()
             .unwrap_or_else(PoisonError::into_inner) = live;
+        self.shared.reloads.send_replace(());
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
         Ok(())
     }
