@@ -1,4 +1,5 @@
-//! What each certificate's holder takes up: connections, and refusals that have to be recorded.
+//! What each certificate's holder takes up: connections, bodies under way, and refusals that have to
+//! be recorded.
 //!
 //! A refused request costs the one who asks nothing, and the service a record on its disk. Each
 //! holder has some to spend, and gets a few more every second. Who has spent them is *limited* for a
@@ -11,6 +12,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use super::bodies;
 
 /// How many refusals of one holder are recorded at once.
 const REFUSALS: i64 = 2000;
@@ -46,6 +51,8 @@ struct Known {
 pub(super) struct Account {
     uri: Arc<str>,
     book: Mutex<Book>,
+    /// For bodies under way, in KiB.
+    bodies: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -107,6 +114,7 @@ impl Accounts {
                 reckoned: Instant::now(),
                 limit: None,
             }),
+            bodies: Arc::new(Semaphore::new(bodies::SHARE)),
         });
         known.accounts.insert(holder, Arc::clone(&account));
         account
@@ -131,6 +139,11 @@ impl Account {
         }
         book.connections += 1;
         Some(Share(Arc::clone(self)))
+    }
+
+    /// Its room for bodies under way, in KiB.
+    pub(super) fn bodies(&self) -> &Arc<Semaphore> {
+        &self.bodies
     }
 
     /// Whether a request is looked at.

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod audit;
+mod bodies;
 mod call;
 mod config;
 mod connection;
@@ -81,6 +82,8 @@ struct Shared {
     /// For connections that are one too many, to say so.
     turned_away: Arc<Semaphore>,
     accounts: accounts::Accounts,
+    /// For bodies under way, in KiB.
+    bodies: Arc<Semaphore>,
     /// Warnings about connections.
     sparing: sparing::Sparing,
     /// For changes of secrets: a store that hangs keeps them.
@@ -141,7 +144,7 @@ impl Server {
             state: Arc::new(state),
             audit: Arc::new(audit),
             recipient: Recipient::new()?,
-            live: RwLock::new(Arc::new(Live::new(0, tls, &settings))),
+            live: RwLock::new(Arc::new(Live::new(0, tls, &settings, room.connections))),
             reloads: watch::Sender::new(()),
             capabilities: Mutex::default(),
             ids: Ids {
@@ -152,6 +155,7 @@ impl Server {
             connections: Arc::new(Semaphore::new(room.connections)),
             turned_away: Arc::new(Semaphore::new(room::TURNED_AWAY)),
             accounts: accounts::Accounts::default(),
+            bodies: Arc::new(Semaphore::new(bodies::ALL)),
             sparing: sparing::Sparing::default(),
             changes: Arc::new(Semaphore::new(CHANGES as usize)),
             decisions: Arc::new(Semaphore::new(CHANGES as usize)),
@@ -207,7 +211,7 @@ impl Server {
             Err(Error::new(ErrorKind::Timeout, hangs))
         })?;
         let generation = self.shared.live().generation + 1;
-        let live = Arc::new(Live::new(generation, tls, &settings));
+        let live = Arc::new(Live::new(generation, tls, &settings, self.room));
         *self
             .shared
             .live
@@ -314,13 +318,13 @@ impl Shared {
 }
 
 impl Live {
-    fn new(generation: u64, tls: Tls, settings: &Settings) -> Self {
+    fn new(generation: u64, tls: Tls, settings: &Settings, room: usize) -> Self {
         Self {
             generation,
             tls,
             roles: settings.roles.clone(),
             delete_window: settings.delete_window,
-            limits: settings.limits,
+            limits: settings.limits.within(room),
         }
     }
 }
