@@ -2,6 +2,7 @@
 
 mod accounts;
 mod audit;
+mod bodies;
 mod call;
 mod config;
 mod connection;
@@ -74,6 +75,8 @@ struct Shared {
     /// What is written is sealed to it.
     recipient: Recipient,
     live: RwLock<Arc<Live>>,
+    /// Tells connections that `live` has changed.
+    reloads: watch::Sender<()>,
     capabilities: Mutex<Option<(Instant, Capabilities)>>,
     ids: Ids,
     entrance: Arc<entrance::Entrance>,
@@ -81,6 +84,8 @@ struct Shared {
     /// For connections that are one too many, to say so.
     turned_away: Arc<Semaphore>,
     accounts: accounts::Accounts,
+    /// For bodies under way, in KiB.
+    bodies: Arc<Semaphore>,
     /// Warnings about connections.
     sparing: sparing::Sparing,
     /// For changes of secrets: a store that hangs keeps them.
@@ -141,7 +146,8 @@ impl Server {
             state: Arc::new(state),
             audit: Arc::new(audit),
             recipient: Recipient::new()?,
-            live: RwLock::new(Arc::new(Live::new(0, tls, &settings))),
+            live: RwLock::new(Arc::new(Live::new(0, tls, &settings, room.connections))),
+            reloads: watch::Sender::new(()),
             capabilities: Mutex::default(),
             ids: Ids {
                 process: random::hex(6)?,
@@ -151,6 +157,7 @@ impl Server {
             connections: Arc::new(Semaphore::new(room.connections)),
             turned_away: Arc::new(Semaphore::new(room::TURNED_AWAY)),
             accounts: accounts::Accounts::default(),
+            bodies: Arc::new(Semaphore::new(bodies::ALL)),
             sparing: sparing::Sparing::default(),
             changes: Arc::new(Semaphore::new(CHANGES as usize)),
             decisions: Arc::new(Semaphore::new(CHANGES as usize)),
@@ -172,8 +179,8 @@ impl Server {
         &self.addresses
     }
 
-    /// Takes over new settings, certificates and revocation lists. Connections stay; their
-    /// certificates are verified again before their next request. The audit goes on in a new file
+    /// Takes over new settings, certificates and revocation lists. Connections stay, save those whose
+    /// certificates are nobody's any longer: all are verified again. The audit goes on in a new file
     /// where the old one was moved away.
     ///
     /// # Errors
@@ -206,12 +213,13 @@ impl Server {
             Err(Error::new(ErrorKind::Timeout, hangs))
         })?;
         let generation = self.shared.live().generation + 1;
-        let live = Arc::new(Live::new(generation, tls, &settings));
+        let live = Arc::new(Live::new(generation, tls, &settings, self.room));
         *self
             .shared
             .live
             .write()
             .unwrap_or_else(PoisonError::into_inner) = live;
+        self.shared.reloads.send_replace(());
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
         Ok(())
     }
@@ -307,13 +315,13 @@ impl Shared {
 }
 
 impl Live {
-    fn new(generation: u64, tls: Tls, settings: &Settings) -> Self {
+    fn new(generation: u64, tls: Tls, settings: &Settings, room: usize) -> Self {
         Self {
             generation,
             tls,
             roles: settings.roles.clone(),
             delete_window: settings.delete_window,
-            limits: settings.limits,
+            limits: settings.limits.within(room),
         }
     }
 }
