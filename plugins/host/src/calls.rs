@@ -65,6 +65,7 @@ impl Caller<'_> {
 
     pub(crate) fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
         self.need(needed_to_get(options))?;
+        refuse_root(path)?;
         let get = self.table().get.ok_or_else(|| lacks("get"))?;
         let (call, options) = (self.call(), get_options(options));
         let mut answered = self.answered().collect(|sink| {
@@ -102,6 +103,7 @@ impl Caller<'_> {
 
     pub(crate) fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {
         self.need(needed_to_get(options))?;
+        refuse_root(path)?;
         let stat = self.table().stat.ok_or_else(|| lacks("stat"))?;
         let (call, options) = (self.call(), get_options(options));
         let answered = self.answered().collect(|sink| {
@@ -118,6 +120,7 @@ impl Caller<'_> {
         options: &PutOptions,
     ) -> Result<Metadata> {
         let can = self.need(needed_to_put(options))?;
+        refuse_root(path)?;
         self.put_fitting(path, value, options, can)
     }
 
@@ -152,6 +155,7 @@ impl Caller<'_> {
         options: &PutOptions,
     ) -> Result<Metadata> {
         let can = self.need(Capability::GENERATE | needed_to_put(options))?;
+        refuse_root(path)?;
         fits(recipe.length(), can)?;
         let Some(generate) = self.table().generate else {
             return self.put_fitting(path, &recipe.make()?, options, can);
@@ -194,6 +198,7 @@ impl Caller<'_> {
         let mut wanted = Capability::DELETE;
         wanted.set(Capability::UPDATE, options.version.is_some());
         self.need(wanted)?;
+        refuse_root(path)?;
         let remove = self.table().remove.ok_or_else(|| lacks("remove"))?;
         let call = self.call();
         let given = abi::DeleteOptions {
@@ -322,6 +327,15 @@ fn with_put_options<T>(
         attributes: attributes.as_ptr(),
         attributes_len: attributes.len(),
     })
+}
+
+/// So that no plugin has to.
+fn refuse_root(path: &SecretPath) -> Result<()> {
+    if path.is_root() {
+        let rule = "the root of a store is no secret";
+        return Err(Error::new(ErrorKind::InvalidReference, rule));
+    }
+    Ok(())
 }
 
 fn fits(len: usize, can: Capabilities) -> Result<()> {

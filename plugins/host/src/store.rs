@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use keyhaul_core::registry::Options;
 use keyhaul_core::{
     Capabilities, DeleteOptions, Descriptor, GetOptions, ListOptions, Metadata, Page, PutOptions,
-    Recipe, Request, Result, Secret, SecretBytes, SecretPath, SecretStore, wiping_stack,
+    Recipe, Request, Result, Secret, SecretBytes, SecretPath, SecretStore, SecretStoreExt as _,
+    wiping_stack,
 };
 
 use crate::calls::Caller;
 use crate::instance::Instance;
-use crate::lanes::Waiting;
+use crate::lanes::{LANES, Waiting};
 use crate::plugin::Plugin;
 
 /// A store of a plugin. The library is loaded, and the store opened, by the first request.
@@ -123,17 +124,15 @@ impl SecretStore for PluginStore {
     async fn get_many(&self, paths: &[SecretPath], options: &GetOptions) -> Vec<Result<Secret>> {
         let (asked, given) = (paths.to_vec(), options.clone());
         let together = self.call(&options.request, move |caller| {
-            if !caller.takes_many() {
+            // The root has an answer of its own.
+            if !caller.takes_many() || asked.iter().any(SecretPath::is_root) {
                 return Ok(None);
             }
             caller.get_many(&asked, &given).map(Some)
         });
         match together.await {
             Ok(Some(answers)) => answers,
-            Ok(None) => {
-                let one_by_one = paths.iter().map(|path| self.get(path, options));
-                futures_util::future::join_all(one_by_one).await
-            }
+            Ok(None) => self.get_each(paths, options, LANES).await,
             Err(error) => paths.iter().map(|_| Err(error.duplicate())).collect(),
         }
     }

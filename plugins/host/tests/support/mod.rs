@@ -1,0 +1,83 @@
+//! Plugins where they may be loaded from, and stores of them.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test uses a part, and a panic is how a test fails"
+)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::{Registry, Result, SecretStore, StoreConfig};
+use keyhaul_plugin_host::PluginFactory;
+use tempfile::TempDir;
+
+/// A folder that nobody else can write, nor any above it: what `/tmp` has not.
+pub struct Folder(TempDir);
+
+impl Folder {
+    pub fn new() -> Self {
+        let above = if rustix::process::geteuid().is_root() {
+            "/run".into()
+        } else {
+            std::env::var_os("HOME").expect("a home")
+        };
+        Self(tempfile::tempdir_in(above).expect("folder"))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// A copy of a library in here.
+    pub fn install(&self, library: &Path) -> PathBuf {
+        let name = library.file_name().expect("a file");
+        let path = self.path().join(name);
+        std::fs::copy(library, &path)
+            .unwrap_or_else(|error| panic!("{}: {error}", library.display()));
+        path
+    }
+}
+
+/// Where cargo puts the libraries of this test's package and its dependencies.
+pub fn built(folder: &str, name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("this program");
+    // target/debug/deps/TEST
+    let target = test.ancestors().nth(2).expect("a target folder");
+    target.join(folder).join(name)
+}
+
+/// Opens a store of the plugin at `path`.
+pub fn open(name: &str, path: &Path, options: Options) -> Result<Arc<dyn SecretStore>> {
+    open_pinned(name, path, options, None)
+}
+
+/// The same, with a digest.
+pub fn open_pinned(
+    name: &str,
+    path: &Path,
+    plugin: Options,
+    pin: Option<&str>,
+) -> Result<Arc<dyn SecretStore>> {
+    let mut given = options(&[("options", Value::Table(plugin))]);
+    if let Some(pin) = pin {
+        given
+            .0
+            .extend(options(&[("sha256", Value::Text(pin.into()))]).0);
+    }
+    let url = format!("plugin://{}", path.display());
+    let config = StoreConfig::new(name, &url, given, "keyhaul.toml:1:1")?;
+    Registry::new().with(PluginFactory::default()).open(&config)
+}
+
+/// Options as a policy gives them.
+pub fn options(given: &[(&str, Value)]) -> Options {
+    let option = |(name, value): &(&str, Value)| {
+        let place = format!("keyhaul.toml:2:{}", name.len());
+        let value = value.clone();
+        ((*name).to_owned(), OptionValue { value, place })
+    };
+    Options(given.iter().map(option).collect())
+}
