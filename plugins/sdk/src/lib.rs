@@ -2,7 +2,7 @@
 //!
 //! Write a [`StoreFactory`](keyhaul_core::StoreFactory) as any backend has one, in a crate of type `cdylib`, and end it with
 //!
-//! ```ignore
+//! ```text
 //! keyhaul_plugin_sdk::export_plugin!(MyFactory);
 //! ```
 //!

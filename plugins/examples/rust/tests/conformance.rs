@@ -6,6 +6,7 @@ mod support;
 use std::sync::Arc;
 
 use keyhaul_conformance::Handles;
+use keyhaul_core::layers::{LayerSettings, standard};
 use keyhaul_core::registry::{Options, Value};
 use keyhaul_core::{ErrorKind, SecretBytes, SecretPath, SecretStore};
 use support::{Folder, built, open, options};
@@ -22,6 +23,18 @@ fn jar(folder: &Folder, given: Options) -> Arc<dyn SecretStore> {
 async fn the_jar_keeps_the_contract() {
     let folder = Folder::new();
     let store = jar(&folder, Options::default());
+    let trials = keyhaul_conformance::run(async || Handles::same(store.clone())).await;
+    assert!(trials >= 30, "only {trials} trials ran");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_jar_keeps_the_contract_under_the_standard_layers() {
+    let folder = Folder::new();
+    let store = standard(
+        jar(&folder, Options::default()),
+        &LayerSettings::default(),
+        None,
+    );
     let trials = keyhaul_conformance::run(async || Handles::same(store.clone())).await;
     assert!(trials >= 30, "only {trials} trials ran");
 }

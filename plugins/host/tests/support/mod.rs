@@ -81,3 +81,23 @@ pub fn options(given: &[(&str, Value)]) -> Options {
     };
     Options(given.iter().map(option).collect())
 }
+
+/// Compiles C to a library in `folder`, as a stranger would.
+pub fn compile(folder: &Folder, name: &str, source: &Path, more: &[&str]) -> PathBuf {
+    let library = folder.path().join(name);
+    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../abi/include");
+    let done = std::process::Command::new("cc")
+        .args(["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror"])
+        .args(["-fPIC", "-shared", "-g", "-o"])
+        .arg(&library)
+        .arg("-I")
+        .arg(include)
+        .args(more)
+        .arg(source)
+        .arg("-lpthread")
+        .output()
+        .unwrap_or_else(|error| panic!("cc: {error}; apt-get install gcc libc6-dev"));
+    let words = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{words}");
+    library
+}
