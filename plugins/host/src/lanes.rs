@@ -111,13 +111,18 @@ impl Lanes {
             waiting: waiting.clone(),
         };
         let shared = self.shared.clone();
-        self.shared.submit(Box::new(move || {
+        let job = Box::new(move || {
             let done = catch_unwind(AssertUnwindSafe(|| work(&waiting)));
             shared.end(number);
             drop(turn);
             // Where nobody waits any more, it is dropped, and a value in it wiped.
             let _ = sender.send(done);
-        }))?;
+        });
+        if let Err(error) = self.shared.submit(job) {
+            // It never began, so it is not stuck either.
+            self.shared.end(number);
+            return Err(error);
+        }
         let done = time::timeout_at(until.into(), receiver).await;
         drop(guard);
         match done {
