@@ -5,6 +5,9 @@
  *
  * A list in the order of the paths, under one lock. The host makes values (there is no `generate`),
  * asks for many one by one (no `get_many`), and never asks for what `capabilities` leaves out.
+ * What is in the jar at first, the policy says:
+ *
+ *     options = { contents = "file:/etc/keyhaul/jar" }
  */
 #define _DEFAULT_SOURCE /* explicit_bzero */
 #include <keyhaul_plugin.h>
@@ -76,18 +79,72 @@ static void release(struct secret *secret)
     free(secret);
 }
 
-static uint32_t jar_open(const keyhaul_call *call, const keyhaul_opening *opening, keyhaul_sink sink,
-                         void **store)
+/* A copy of what is lent, or NULL. An empty one is not NULL. */
+static uint8_t *copy(const uint8_t *bytes, size_t len)
 {
-    struct jar *jar = calloc(1, sizeof *jar);
-    (void)call, (void)opening;
-    if (jar == NULL)
-        return fail(sink, KEYHAUL_STORAGE_FULL, "no memory for a jar");
-    if (pthread_mutex_init(&jar->lock, NULL) != 0) {
-        free(jar);
-        return fail(sink, KEYHAUL_UNAVAILABLE, "no lock for a jar");
+    uint8_t *made = malloc(len > 0 ? len : 1);
+    if (made != NULL && len > 0)
+        memcpy(made, bytes, len);
+    return made;
+}
+
+/* Puts a secret into the jar, and says which version it is. */
+static uint32_t keep(struct jar *jar, keyhaul_str path, keyhaul_bytes value, uint32_t mode,
+                     uint64_t *version)
+{
+    struct secret *made = calloc(1, sizeof *made), *old = NULL;
+    int is_there;
+    if (made != NULL) {
+        made->path = copy(path.ptr, path.len);
+        made->value = copy(value.ptr, value.len);
+        made->path_len = path.len;
+        made->value_len = made->value != NULL ? value.len : 0;
     }
-    *store = jar;
+    if (made == NULL || made->path == NULL || made->value == NULL) {
+        if (made != NULL)
+            release(made);
+        return KEYHAUL_STORAGE_FULL;
+    }
+    pthread_mutex_lock(&jar->lock);
+    struct secret **link = find(jar, path, &is_there);
+    if (is_there && mode == KEYHAUL_PUT_CREATE) {
+        pthread_mutex_unlock(&jar->lock);
+        release(made);
+        return KEYHAUL_ALREADY_EXISTS;
+    }
+    if (is_there)
+        old = *link;
+    *version = made->version = ++jar->written;
+    made->next = old != NULL ? old->next : *link;
+    *link = made;
+    pthread_mutex_unlock(&jar->lock);
+    if (old != NULL)
+        release(old);
+    return KEYHAUL_OK;
+}
+
+/* Puts the jar's first secrets into it: a line for each, its path, a space and its value. */
+static uint32_t fill(struct jar *jar, keyhaul_bytes contents)
+{
+    const uint8_t *line = contents.ptr, *end = contents.len > 0 ? line + contents.len : line;
+    while (line < end) {
+        size_t len = (size_t)(end - line);
+        const uint8_t *stop = memchr(line, '\n', len);
+        if (stop != NULL)
+            len = (size_t)(stop - line);
+        const uint8_t *space = memchr(line, ' ', len);
+        if (space == NULL || space == line)
+            return KEYHAUL_INVALID_CONFIG;
+        keyhaul_str path = { line, (size_t)(space - line) };
+        keyhaul_bytes value = { space + 1, len - path.len - 1 };
+        uint64_t version;
+        uint32_t status = value.len > LARGEST
+                              ? KEYHAUL_TOO_LARGE
+                              : keep(jar, path, value, KEYHAUL_PUT_CREATE, &version);
+        if (status != KEYHAUL_OK)
+            return status;
+        line += stop != NULL ? len + 1 : len;
+    }
     return KEYHAUL_OK;
 }
 
@@ -101,6 +158,36 @@ static void jar_close(void *store)
     }
     pthread_mutex_destroy(&jar->lock);
     free(jar);
+}
+
+static uint32_t jar_open(const keyhaul_call *call, const keyhaul_opening *opening, keyhaul_sink sink,
+                         void **store)
+{
+    struct jar *jar = calloc(1, sizeof *jar);
+    keyhaul_str name = KEYHAUL_STR("contents");
+    keyhaul_bytes contents = { NULL, 0 };
+    (void)call;
+    if (jar == NULL)
+        return fail(sink, KEYHAUL_STORAGE_FULL, "no memory for a jar");
+    if (pthread_mutex_init(&jar->lock, NULL) != 0) {
+        free(jar);
+        return fail(sink, KEYHAUL_UNAVAILABLE, "no lock for a jar");
+    }
+    uint32_t status = opening->credential(opening->context, name, &contents);
+    if (status == KEYHAUL_OK) {
+        status = fill(jar, contents);
+        if (status != KEYHAUL_OK)
+            fail(sink, status, "each line of the contents is a path, a space and a value");
+    } else if (status == KEYHAUL_NOT_FOUND) {
+        /* The policy names no contents: the jar is empty. */
+        status = KEYHAUL_OK;
+    }
+    if (status != KEYHAUL_OK) {
+        jar_close(jar);
+        return status;
+    }
+    *store = jar;
+    return KEYHAUL_OK;
 }
 
 static uint32_t jar_capabilities(void *store, const keyhaul_call *call, keyhaul_sink sink)
@@ -145,48 +232,15 @@ static uint32_t jar_stat(void *store, const keyhaul_call *call, keyhaul_str path
                     : fail(sink, KEYHAUL_NOT_FOUND, "no such secret in the jar");
 }
 
-/* A copy of what is lent, or NULL. An empty one is not NULL. */
-static uint8_t *copy(const uint8_t *bytes, size_t len)
-{
-    uint8_t *made = malloc(len > 0 ? len : 1);
-    if (made != NULL && len > 0)
-        memcpy(made, bytes, len);
-    return made;
-}
-
 static uint32_t jar_put(void *store, const keyhaul_call *call, keyhaul_str path, keyhaul_bytes value,
                         const keyhaul_put_options *options, keyhaul_sink sink)
 {
-    struct jar *jar = store;
-    struct secret *made = calloc(1, sizeof *made);
-    int is_there;
+    uint64_t version;
+    uint32_t status = keep(store, path, value, options->mode, &version);
     (void)call;
-    if (made != NULL) {
-        made->path = copy(path.ptr, path.len);
-        made->value = copy(value.ptr, value.len);
-        made->path_len = path.len;
-        made->value_len = made->value != NULL ? value.len : 0;
-    }
-    if (made == NULL || made->path == NULL || made->value == NULL) {
-        if (made != NULL)
-            release(made);
-        return fail(sink, KEYHAUL_STORAGE_FULL, "the jar is full");
-    }
-    pthread_mutex_lock(&jar->lock);
-    struct secret **link = find(jar, path, &is_there);
-    if (is_there && options->mode == KEYHAUL_PUT_CREATE) {
-        pthread_mutex_unlock(&jar->lock);
-        release(made);
-        return fail(sink, KEYHAUL_ALREADY_EXISTS, "there is a secret already");
-    }
-    struct secret *old = is_there ? *link : NULL;
-    uint64_t version = made->version = ++jar->written;
-    made->next = old != NULL ? old->next : *link;
-    *link = made;
-    pthread_mutex_unlock(&jar->lock);
-    if (old != NULL)
-        release(old);
-    return tell(sink, version);
+    if (status == KEYHAUL_ALREADY_EXISTS)
+        return fail(sink, status, "there is a secret already");
+    return status == KEYHAUL_OK ? tell(sink, version) : fail(sink, status, "the jar is full");
 }
 
 static uint32_t jar_remove(void *store, const keyhaul_call *call, keyhaul_str path,
@@ -312,11 +366,20 @@ static uint32_t jar_list(void *store, const keyhaul_call *call, keyhaul_str pref
     return status;
 }
 
+static const keyhaul_option options[] = {
+    { KEYHAUL_STR("contents"), KEYHAUL_STR("none: the jar is empty"),
+      KEYHAUL_STR("What is in the jar at first: a line for each secret, its path, a space and its value."),
+      KEYHAUL_OPTION_CREDENTIAL, 0 },
+};
+
 static const keyhaul_plugin plugin = {
     .head = KEYHAUL_HEAD(keyhaul_plugin),
     .name = KEYHAUL_STR("jar-in-c"),
     .version = KEYHAUL_STR("1.0"),
-    .summary = KEYHAUL_STR("a jar in memory, empty at every start"),
+    .summary = KEYHAUL_STR("a jar in memory, the same at every start"),
+    .options = options,
+    .options_len = 1,
+    .option_size = sizeof(keyhaul_option),
     .open = jar_open,
     .close = jar_close,
     .capabilities = jar_capabilities,

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use keyhaul_conformance::Handles;
 use keyhaul_core::layers::{LayerSettings, standard};
-use keyhaul_core::registry::Options;
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_core::{ErrorKind, Recipe, SecretPath, SecretStore};
 use keyhaul_plugin_host::PluginFactory;
-use support::{Folder, compile, open, open_pinned};
+use support::{Folder, compile, open, open_pinned, options};
 
 fn jar(folder: &Folder) -> std::path::PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/c/jar.c");
@@ -47,6 +47,38 @@ async fn the_host_makes_values_where_the_plugin_does_not() {
     let secret = store.get(&path, &Default::default()).await.expect("there");
     assert_eq!(secret.value.len(), 32);
     assert!(secret.value.expose().iter().all(u8::is_ascii_alphanumeric));
+}
+
+#[tokio::test]
+async fn the_jar_begins_with_its_contents() {
+    let folder = Folder::new();
+    let library = jar(&folder);
+    let holding = |text: &str| {
+        let contents = folder.credential("contents", text);
+        open("jar", &library, options(&[("contents", contents)])).expect("no I/O")
+    };
+    let path = |path| SecretPath::new(path).expect("valid");
+    let store = holding("web01/root hunter2 and more\nempty \nlast x");
+    for (at, value) in [
+        ("web01/root", "hunter2 and more"),
+        ("empty", ""),
+        ("last", "x"),
+    ] {
+        let secret = store.get(&path(at), &Default::default()).await.expect(at);
+        assert_eq!(secret.value.expose(), value.as_bytes(), "{at}");
+    }
+    for wrong in ["no-value\n", " no-path\n", "a x\n\n", "a x\na y\n"] {
+        let error = holding(wrong).probe().await.expect_err(wrong);
+        assert!(
+            error.message().contains("a path, a space and a value"),
+            "{error}"
+        );
+    }
+    let nowhere = Value::Text("file:/nonexistent/contents".into());
+    let store = open("jar", &library, options(&[("contents", nowhere)])).expect("no I/O");
+    let error = store.probe().await.expect_err("not there");
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert!(error.message().contains("/nonexistent/contents"), "{error}");
 }
 
 #[tokio::test]

@@ -27,11 +27,17 @@ impl StoreFactory for JarFactory {
     }
 
     fn summary(&self) -> &'static str {
-        "a jar in memory, empty at every start"
+        "a jar in memory, the same at every start"
     }
 
     fn options(&self) -> &[OptionSpec] {
         &[
+            OptionSpec {
+                name: "contents",
+                kind: OptionKind::Credential,
+                default: "none: the jar is empty",
+                help: "What is in the jar at first: a line for each secret, its path, a space and its value.",
+            },
             OptionSpec {
                 name: "largest",
                 kind: OptionKind::Integer,
@@ -68,11 +74,15 @@ impl StoreFactory for JarFactory {
             let rule = "the lid of a jar has at least 8 bytes";
             return Err(Error::new(ErrorKind::InvalidConfig, rule));
         }
-        Ok(Arc::new(Jar {
+        let jar = Jar {
             descriptor: Descriptor::new(&config.name, "jar", config.url.as_str()),
             largest,
             inside: Mutex::default(),
-        }))
+        };
+        if let Some(contents) = config.options.credential("contents")? {
+            jar.fill(contents.read()?.expose())?;
+        }
+        Ok(Arc::new(jar))
     }
 }
 
@@ -97,6 +107,34 @@ struct Kept {
 impl Jar {
     fn inside(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the first secrets into it: a line for each, its path, a space and its value.
+    fn fill(&self, contents: &[u8]) -> Result<()> {
+        let wrong = || {
+            error(
+                ErrorKind::InvalidConfig,
+                "each line of the contents is a path, a space and a value",
+            )
+        };
+        for line in contents.split(|byte| *byte == b'\n') {
+            if line.is_empty() {
+                continue;
+            }
+            let space = line.iter().position(|byte| *byte == b' ');
+            let (path, value) = line.split_at(space.ok_or_else(wrong)?);
+            let path = std::str::from_utf8(path).map_err(|_| wrong())?;
+            let path = SecretPath::new(path).map_err(|_| wrong())?;
+            if value.len() - 1 > self.largest {
+                return Err(error(
+                    ErrorKind::TooLarge,
+                    "a value does not fit into the jar",
+                ));
+            }
+            let options = PutOptions::default().mode(PutMode::Create);
+            self.keep(&path, SecretBytes::copy_from(&value[1..]), &options)?;
+        }
+        Ok(())
     }
 
     fn keep(

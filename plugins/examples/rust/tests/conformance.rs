@@ -42,11 +42,7 @@ async fn the_jar_keeps_the_contract_under_the_standard_layers() {
 #[tokio::test]
 async fn options_and_credentials_arrive() {
     let folder = Folder::new();
-    let lid = folder.path().join("lid");
-    std::fs::write(&lid, "a long passphrase").expect("written");
-    std::fs::set_permissions(&lid, std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        .expect("mode");
-    let source = Value::Text(format!("file:{}", lid.display()));
+    let source = folder.credential("lid", "a long passphrase");
     let given = options(&[("largest", Value::Integer(10)), ("lid", source)]);
     let store = jar(&folder, given.clone());
     let capabilities = store.capabilities().await.expect("open");
@@ -60,7 +56,7 @@ async fn options_and_credentials_arrive() {
     assert_eq!(error.kind(), ErrorKind::TooLarge);
 
     // The control: another credential is refused by the plugin itself, so it does get the bytes.
-    std::fs::write(&lid, "short").expect("written");
+    folder.credential("lid", "short");
     let error = jar(&folder, given)
         .capabilities()
         .await
@@ -68,6 +64,23 @@ async fn options_and_credentials_arrive() {
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert!(error.message().contains("at least 8 bytes"), "{error}");
     assert_eq!(error.context().place.as_deref(), Some("keyhaul.toml:1:1"));
+}
+
+#[tokio::test]
+async fn a_jar_begins_with_its_contents() {
+    let folder = Folder::new();
+    let given = |text: &str| options(&[("contents", folder.credential("contents", text))]);
+    let store = jar(&folder, given("web01/root hunter2 and more\nb x\n"));
+    let path = SecretPath::new("web01/root").expect("valid");
+    let secret = store.get(&path, &Default::default()).await.expect("there");
+    assert_eq!(secret.value.expose(), b"hunter2 and more");
+    let store = jar(&folder, given("no-value\n"));
+    let error = store.probe().await.expect_err("no line of contents");
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert!(
+        error.message().contains("a path, a space and a value"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -87,7 +100,9 @@ async fn an_option_that_the_plugin_does_not_take_is_refused_at_its_place() {
     let error = store.probe().await.expect_err("unknown");
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert!(
-        error.message().contains("known are: largest, lid, url"),
+        error
+            .message()
+            .contains("known are: contents, largest, lid, url"),
         "{error}"
     );
     assert_eq!(error.advice(), Some("did you mean `largest`?"));

@@ -31,6 +31,15 @@ impl Folder {
         self.0.path()
     }
 
+    /// A credential's source: a file in here, of ours alone.
+    pub fn credential(&self, name: &str, text: &str) -> Value {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("mode");
+        Value::Text(format!("file:{}", path.display()))
+    }
+
     /// A copy of a library in here.
     pub fn install(&self, library: &Path) -> PathBuf {
         let name = library.file_name().expect("a file");
@@ -100,4 +109,10 @@ pub fn compile(folder: &Folder, name: &str, source: &Path, more: &[&str]) -> Pat
     let words = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{words}");
     library
+}
+
+/// The plugin that does what no plugin may, in `folder`.
+pub fn hostile(folder: &Folder, name: &str, more: &[&str]) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile/hostile.c");
+    compile(folder, name, &source, more)
 }
