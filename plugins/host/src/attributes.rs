@@ -21,18 +21,19 @@ pub(crate) struct Attributes {
 ///
 /// # Errors
 /// `Internal` where a known name's text is not what it should be.
-pub(crate) fn read(pairs: &[(&str, &str)]) -> Result<Attributes> {
+pub(crate) fn read<T: AsRef<str>>(pairs: &[(T, T)]) -> Result<Attributes> {
     let mut read = Attributes::default();
     let mut lease = (None, Duration::ZERO, false);
     for (name, text) in pairs {
+        let (name, text) = (name.as_ref(), text.as_ref());
         let metadata = &mut read.metadata;
-        match *name {
+        match name {
             "version" => {
-                metadata.version = Some(Version::new(*text).map_err(|_| wrong(name))?);
+                metadata.version = Some(Version::new(text).map_err(|_| wrong(name))?);
             }
             "created" => metadata.created = Some(time(name, text)?),
             "expires" => metadata.expires = Some(time(name, text)?),
-            "lease-id" => lease.0 = Some(*text),
+            "lease-id" => lease.0 = Some(text),
             "lease-duration" => {
                 lease.1 = Duration::from_millis(text.parse().map_err(|_| wrong(name))?);
             }
@@ -41,7 +42,7 @@ pub(crate) fn read(pairs: &[(&str, &str)]) -> Result<Attributes> {
             "recoverable-until" => read.recoverable = Some(Some(time(name, text)?)),
             _ => {
                 if let Some(label) = name.strip_prefix(LABEL) {
-                    metadata.labels.insert(label.to_owned(), (*text).to_owned());
+                    metadata.labels.insert(label.to_owned(), text.to_owned());
                 }
             }
         }

@@ -245,6 +245,11 @@ impl Caller<'_> {
             let rule = "the plugin listed what does not lie below the folder";
             return Err(Error::new(ErrorKind::Internal, rule));
         }
+        let next = answered.page.next.as_deref();
+        if next.is_some() && next == options.after.as_deref() {
+            let rule = "the plugin's page ends where it began: there would be no end";
+            return Err(Error::new(ErrorKind::Internal, rule));
+        }
         Ok(answered.page)
     }
 

@@ -26,7 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a thread without work stays.
 const IDLE: Duration = Duration::from_secs(10);
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Work for a thread.
+type Job = Box<dyn FnOnce() -> Answer + Send>;
+/// What is left to do once the thread is free for more: who waits may bring some at once.
+type Answer = Box<dyn FnOnce()>;
 
 /// A plugin's threads.
 #[derive(Clone)]
@@ -44,6 +47,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Job>,
+    /// The threads that look into the queue before they sleep again.
     idle: usize,
     calls: u64,
     /// The calls that have not come back, and since when nobody waits for them.
@@ -114,9 +118,11 @@ impl Lanes {
         let job = Box::new(move || {
             let done = catch_unwind(AssertUnwindSafe(|| work(&waiting)));
             shared.end(number);
-            drop(turn);
-            // Where nobody waits any more, it is dropped, and a value in it wiped.
-            let _ = sender.send(done);
+            Box::new(move || {
+                drop(turn);
+                // Where nobody waits any more, it is dropped, and a value in it wiped.
+                let _ = sender.send(done);
+            }) as Answer
         });
         if let Err(error) = self.shared.submit(job) {
             // It never began, so it is not stuck either.
@@ -138,7 +144,10 @@ impl Lanes {
     /// Does `work` on a thread, whenever that is.
     pub(crate) fn later(&self, work: impl FnOnce() + Send + 'static) {
         // What cannot be done is left undone: nobody waits for it.
-        let _ = self.shared.submit(Box::new(work));
+        let _ = self.shared.submit(Box::new(move || {
+            work();
+            Box::new(|| ()) as Answer
+        }));
     }
 }
 
@@ -199,6 +208,7 @@ impl Shared {
         let shared = self.clone();
         let thread = thread::Builder::new().name("keyhaul-plugin".into());
         let Err(error) = thread.spawn(move || shared.work()) else {
+            state.idle += 1;
             return Ok(());
         };
         // Under the same lock: it is the one that was put there.
@@ -209,11 +219,15 @@ impl Shared {
 
     fn work(&self) {
         let mut state = self.lock();
+        state.idle -= 1;
         loop {
             if let Some(job) = state.queue.pop_front() {
                 drop(state);
-                job();
+                let answer = job();
+                self.lock().idle += 1;
+                answer();
                 state = self.lock();
+                state.idle -= 1;
                 continue;
             }
             state.idle += 1;

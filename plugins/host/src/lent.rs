@@ -1,81 +1,60 @@
 //! Reading what a plugin lends: pointers with lengths, and none of them believed further than can
 //! be told from here.
+//!
+//! It is the kernel that reads, as it would read another process: a pointer to where there is no
+//! memory is an error then, and no crash. Only a sandbox that forbids the call gets a plain copy.
 
 use std::mem::MaybeUninit;
+use std::ptr;
 use std::slice;
 
-use keyhaul_core::{Error, ErrorKind, Result};
+use keyhaul_core::{Error, ErrorKind, Result, SecretBytes};
 use keyhaul_plugin_abi::{Bytes, Head, MAGIC, MAJOR, MINOR, Pair, Str};
 
 /// The largest table, and the largest text in it, that a plugin shows when it is loaded.
 const MAX_TABLE: usize = 64 * 1024;
+/// The longest text of a pair, and what all pairs of one secret may have together, in bytes.
+const MAX_TEXT: usize = 64 * 1024;
+const MAX_TEXTS: usize = 1024 * 1024;
+/// So many pieces the kernel reads at once.
+const PIECES: usize = 1024;
 
-/// Bytes that a call lends, for as long as it lasts.
-///
-/// # Safety
-/// `ptr` points to `len` bytes, for as long as the answer is used: the plugin's part of the contract.
-/// What can be told to be wrong is refused: no memory at all, and more than `limit`.
-pub(crate) unsafe fn bytes<'a>(
-    what: &str,
-    ptr: *const u8,
-    len: usize,
-    limit: usize,
-) -> Result<&'a [u8]> {
-    if len == 0 {
-        return Ok(&[]);
-    }
-    if ptr.is_null() {
-        let rule = format!("the plugin gave {what} of {len} bytes at no address");
-        return Err(Error::new(ErrorKind::Internal, rule));
-    }
-    if len > limit {
-        let rule = format!("the plugin gave {what} of {len} bytes; at most {limit} are taken");
-        return Err(Error::new(ErrorKind::TooLarge, rule));
-    }
-    // SAFETY: as the caller vouches; the length is not 0, nor beyond what a slice can have.
-    Ok(unsafe { slice::from_raw_parts(ptr, len) })
-}
-
-/// A value's bytes.
-///
-/// # Safety
-/// As [`bytes`].
-pub(crate) unsafe fn value<'a>(value: Bytes, limit: usize) -> Result<&'a [u8]> {
-    // SAFETY: as the caller vouches.
-    unsafe { bytes("a value", value.ptr, value.len, limit) }
-}
-
-/// A text, which may be absent.
-///
-/// # Safety
-/// As [`bytes`].
-pub(crate) unsafe fn text<'a>(what: &str, text: Str, limit: usize) -> Result<Option<&'a str>> {
-    if text.ptr.is_null() && text.len == 0 {
-        return Ok(None);
-    }
-    // SAFETY: as the caller vouches.
-    let bytes = unsafe { bytes(what, text.ptr, text.len, limit) }?;
-    std::str::from_utf8(bytes).map(Some).map_err(|_| {
-        let rule = format!("the plugin gave {what} that is no UTF-8");
-        Error::new(ErrorKind::Internal, rule)
+/// A value's bytes, copied straight to where they are wiped.
+pub(crate) fn value(given: Bytes, limit: usize) -> Result<SecretBytes> {
+    let (what, len) = ("a value", given.len);
+    sane(what, given.ptr, len, limit)?;
+    SecretBytes::try_init_with(len, |block| match read(given.ptr, block) {
+        true => Ok(()),
+        false => Err(nowhere(what)),
     })
 }
 
-/// Words for a person: what is no UTF-8 and what could mislead a terminal is replaced, and what is
-/// too long cut short.
-///
-/// # Safety
-/// As [`bytes`].
-pub(crate) unsafe fn words(text: Str, limit: usize) -> Option<String> {
-    if text.ptr.is_null() || text.len == 0 {
-        return None;
+/// A text, which may be absent.
+pub(crate) fn text(what: &str, text: Str, limit: usize) -> Result<Option<String>> {
+    if text.ptr.is_null() && text.len == 0 {
+        return Ok(None);
     }
+    sane(what, text.ptr, text.len, limit)?;
+    let mut bytes = vec![0; text.len];
+    if !read(text.ptr, &mut bytes) {
+        return Err(nowhere(what));
+    }
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|_| no_text(what))
+}
+
+/// Words for a person: what is no UTF-8 and what could mislead a terminal is replaced, and what is
+/// too long cut short. Nothing where there is no memory.
+pub(crate) fn words(text: Str, limit: usize) -> Option<String> {
     // More bytes than that are not looked at, however many are there.
     let len = text.len.min(limit * 4);
-    // SAFETY: as the caller vouches, for at least as many.
-    let bytes = unsafe { slice::from_raw_parts(text.ptr, len) };
-    let whole = String::from_utf8_lossy(bytes);
-    let tame = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let mut bytes = vec![0; len];
+    if text.ptr.is_null() || len == 0 || !read(text.ptr, &mut bytes) {
+        return None;
+    }
+    let whole = String::from_utf8_lossy(&bytes);
+    let tame = |c: char| if misleads(c) { '\u{fffd}' } else { c };
     let mut shown: String = whole.chars().take(limit).map(tame).collect();
     if len < text.len || whole.chars().nth(limit).is_some() {
         shown.push('…');
@@ -83,15 +62,14 @@ pub(crate) unsafe fn words(text: Str, limit: usize) -> Option<String> {
     Some(shown)
 }
 
+/// What moves the cursor, colours the screen, breaks the line or turns the direction of a text.
+fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Pairs of texts.
-///
-/// # Safety
-/// As [`bytes`], for the pairs and each text in them.
-pub(crate) unsafe fn pairs<'a>(
-    ptr: *const Pair,
-    len: usize,
-    limit: usize,
-) -> Result<Vec<(&'a str, &'a str)>> {
+pub(crate) fn pairs(ptr: *const Pair, len: usize, limit: usize) -> Result<Vec<(String, String)>> {
     if len == 0 {
         return Ok(Vec::new());
     }
@@ -99,16 +77,78 @@ pub(crate) unsafe fn pairs<'a>(
         let rule = format!("the plugin gave {len} pairs at {ptr:p}; at most {limit} are taken");
         return Err(Error::new(ErrorKind::Internal, rule));
     }
-    // SAFETY: as the caller vouches; not null, aligned, and no more than a slice can have.
-    let pairs = unsafe { slice::from_raw_parts(ptr, len) };
-    let read = |pair: &Pair| {
-        // SAFETY: as the caller vouches.
-        let name = unsafe { text("a name", pair.name, MAX_TABLE) }?;
-        // SAFETY: as the caller vouches.
-        let value = unsafe { text("a text", pair.value, MAX_TABLE) }?;
-        Ok((name.unwrap_or_default(), value.unwrap_or_default()))
+    let absent = Pair {
+        name: Str::ABSENT,
+        value: Str::ABSENT,
     };
-    pairs.iter().map(read).collect()
+    let mut pairs = vec![absent; len];
+    // SAFETY: as many bytes as the vector has, none of them padding, and any bytes are a pair.
+    let bytes = unsafe {
+        slice::from_raw_parts_mut(pairs.as_mut_ptr().cast::<u8>(), size_of_val(&pairs[..]))
+    };
+    if !read(ptr.cast(), bytes) {
+        return Err(nowhere("pairs"));
+    }
+    let mut all = 0;
+    for (what, text) in pairs.iter().flat_map(named) {
+        sane(what, text.ptr, text.len, MAX_TEXT)?;
+        all += text.len;
+    }
+    if all > MAX_TEXTS {
+        let rule = format!("the plugin gave pairs of {all} bytes; at most {MAX_TEXTS} are taken");
+        return Err(Error::new(ErrorKind::TooLarge, rule));
+    }
+    let mut bytes = vec![0; all];
+    let pieces: Vec<(*const u8, usize)> = pairs
+        .iter()
+        .flat_map(named)
+        .map(|(_, text)| (text.ptr, text.len))
+        .collect();
+    if !gather(&pieces, &mut bytes) {
+        return Err(nowhere("a text of a pair"));
+    }
+    let mut rest = &bytes[..];
+    let mut next = |what: &str, len: usize| -> Result<String> {
+        // They have as many bytes together.
+        let (text, behind) = rest.split_at(len);
+        rest = behind;
+        let text = std::str::from_utf8(text).map_err(|_| no_text(what))?;
+        Ok(text.to_owned())
+    };
+    let one = |pair: &Pair| {
+        Ok((
+            next("a name", pair.name.len)?,
+            next("a text", pair.value.len)?,
+        ))
+    };
+    pairs.iter().map(one).collect()
+}
+
+fn named(pair: &Pair) -> [(&'static str, Str); 2] {
+    [("a name", pair.name), ("a text", pair.value)]
+}
+
+/// What can be told to be wrong unread: no address, and more than `limit`.
+fn sane(what: &str, ptr: *const u8, len: usize, limit: usize) -> Result<()> {
+    if len > 0 && ptr.is_null() {
+        let rule = format!("the plugin gave {what} of {len} bytes at no address");
+        return Err(Error::new(ErrorKind::Internal, rule));
+    }
+    if len > limit {
+        let rule = format!("the plugin gave {what} of {len} bytes; at most {limit} are taken");
+        return Err(Error::new(ErrorKind::TooLarge, rule));
+    }
+    Ok(())
+}
+
+fn nowhere(what: &str) -> Error {
+    let rule = format!("the plugin gave {what} where there is no memory");
+    Error::new(ErrorKind::Internal, rule)
+}
+
+fn no_text(what: &str) -> Error {
+    let rule = format!("the plugin gave {what} that is no UTF-8");
+    Error::new(ErrorKind::Internal, rule)
 }
 
 /// A copy of a table, with zeros where the plugin knows fewer fields than we do.
@@ -168,7 +208,7 @@ pub(crate) fn lasting(what: &str, text: Str) -> Result<String> {
         return Err(refuse("is too long"));
     }
     let mut bytes = vec![0; text.len];
-    if !kernel_copies(text.ptr, &mut bytes) {
+    if !read(text.ptr, &mut bytes) {
         return Err(refuse("is where there is no memory"));
     }
     let tame = |text: &String| !text.chars().any(char::is_control);
@@ -184,30 +224,71 @@ fn copied<T>(ptr: *const T, size: usize) -> Option<T> {
     let bytes = unsafe { slice::from_raw_parts_mut(value.as_mut_ptr().cast(), size) };
     // SAFETY: the interface's tables are numbers, pointers and optional functions: any bytes are
     // one, and a function is only ever as good as the plugin's word.
-    kernel_copies(ptr.cast(), bytes).then(|| unsafe { value.assume_init() })
+    read(ptr.cast(), bytes).then(|| unsafe { value.assume_init() })
 }
 
-/// Copies what is at `ptr`, by way of the kernel, which does not crash where nothing is.
-fn kernel_copies(ptr: *const u8, to: &mut [u8]) -> bool {
+/// Copies what is at `ptr`, as long as `to` is. Whether it was there.
+fn read(ptr: *const u8, to: &mut [u8]) -> bool {
+    gather(&[(ptr, to.len())], to)
+}
+
+/// Copies pieces one behind the other, which have as many bytes together as `to`. Whether all of
+/// them were there.
+fn gather(pieces: &[(*const u8, usize)], mut to: &mut [u8]) -> bool {
+    for some in pieces.chunks(PIECES) {
+        let len = some.iter().map(|(_, len)| len).sum();
+        let (part, rest) = to.split_at_mut(len);
+        to = rest;
+        if !gather_some(some, part) {
+            return false;
+        }
+    }
+    true
+}
+
+fn gather_some(pieces: &[(*const u8, usize)], to: &mut [u8]) -> bool {
     if to.is_empty() {
         return true;
     }
-    let local = libc::iovec {
+    let given = |&(ptr, len): &(*const u8, usize)| libc::iovec {
+        iov_base: ptr.cast_mut().cast(),
+        iov_len: len,
+    };
+    let ours = libc::iovec {
         iov_base: to.as_mut_ptr().cast(),
         iov_len: to.len(),
     };
-    let remote = libc::iovec {
-        iov_base: ptr.cast_mut().cast(),
-        iov_len: to.len(),
+    // The usual case needs no memory of its own.
+    let (one, many);
+    let given: &[libc::iovec] = if let [piece] = pieces {
+        one = [given(piece)];
+        &one
+    } else {
+        many = pieces.iter().map(given).collect::<Vec<_>>();
+        &many
     };
-    // SAFETY: `local` is an exclusive slice, and the kernel checks `remote` itself.
-    let copied = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
+    let count = given.len() as libc::c_ulong;
+    // To write, and not to read: then memory that only its own process can read will do as well,
+    // as that of memfd_secret.
+    // SAFETY: `ours` is an exclusive slice, and the kernel checks `given` itself.
+    let copied =
+        unsafe { libc::process_vm_writev(libc::getpid(), given.as_ptr(), count, &ours, 1, 0) };
     match usize::try_from(copied) {
         Ok(copied) => copied == to.len(),
         // A sandbox that has no such call: then the plugin's word must do.
-        Err(_) if is_forbidden() && !ptr.is_null() => {
-            // SAFETY: as the plugin's contract says.
-            unsafe { ptr.copy_to_nonoverlapping(to.as_mut_ptr(), to.len()) };
+        Err(_) if is_forbidden() => {
+            let mut at = to.as_mut_ptr();
+            for (ptr, len) in pieces.iter().filter(|(_, len)| *len > 0) {
+                if ptr.is_null() {
+                    return false;
+                }
+                // SAFETY: the pieces are as long together as `to`; what they point to is as the
+                // plugin's contract says.
+                unsafe {
+                    ptr::copy_nonoverlapping(*ptr, at, *len);
+                    at = at.add(*len);
+                }
+            }
             true
         }
         Err(_) => false,
@@ -282,12 +363,62 @@ mod tests {
                 ptr: text.as_ptr(),
                 len: text.len(),
             };
-            // SAFETY: a slice.
-            unsafe { words(text, 5) }
+            words(text, 5)
         };
         assert_eq!(shown(b""), None);
         assert_eq!(shown(b"a\x1b[b").as_deref(), Some("a\u{fffd}[b"));
         assert_eq!(shown(b"a\xffb").as_deref(), Some("a\u{fffd}b"));
         assert_eq!(shown(b"123456").as_deref(), Some("12345…"));
+        let turned = "a\u{202e}b\u{2028}c".as_bytes();
+        assert_eq!(shown(turned).as_deref(), Some("a\u{fffd}b\u{fffd}c"));
+        let nowhere = Str {
+            ptr: ptr::without_provenance(4096),
+            len: 3,
+        };
+        assert_eq!(words(nowhere, 5), None);
+    }
+
+    #[test]
+    fn pairs_come_through_however_many_they_are() {
+        let texts: Vec<(String, String)> = (0..1000)
+            .map(|number| (format!("name-{number}"), "x".repeat(number)))
+            .collect();
+        let lent = |texts: &[(String, String)]| -> Vec<Pair> {
+            let pair = |(name, value): &(String, String)| Pair {
+                name: Str::new(name),
+                value: Str::new(value),
+            };
+            texts.iter().map(pair).collect()
+        };
+        let given = lent(&texts);
+        assert_eq!(pairs(given.as_ptr(), 1000, 1000).expect("read"), texts);
+        let error = pairs(given.as_ptr(), 1000, 999).expect_err("too many");
+        assert!(error.message().contains("at most 999"), "{error}");
+        // Each of them may be so long, and not all together.
+        let long = vec![("a".to_owned(), "x".repeat(MAX_TEXT)); 17];
+        let error = pairs(lent(&long).as_ptr(), 17, 1000).expect_err("too long");
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+    }
+
+    #[test]
+    fn what_lies_nowhere_is_an_error_and_no_crash() {
+        let nowhere = |len| Str {
+            ptr: ptr::without_provenance(4096),
+            len,
+        };
+        let told = |error: Error| assert!(error.message().contains("no memory"), "{error}");
+        let (at, len) = (nowhere(3).ptr, 3);
+        told(value(Bytes { ptr: at, len }, 10).expect_err("nowhere"));
+        told(text("a text", nowhere(3), 10).expect_err("nowhere"));
+        told(pairs(ptr::without_provenance(4096), 1, 10).expect_err("nowhere"));
+        let there = Pair {
+            name: Str::new("a"),
+            value: nowhere(3),
+        };
+        told(pairs(&there, 1, 10).expect_err("nowhere"));
+        assert_eq!(
+            text("a text", nowhere(0), 10).expect("empty").as_deref(),
+            Some("")
+        );
     }
 }

@@ -16,12 +16,18 @@
 //!
 //! # What it may do
 //!
-//! - **Block.** It runs on a few threads of its own. Who waits stops at the deadline; a call that does not come
-//!   back keeps its thread, and with eight of those the store is `Unavailable` until some come back.
+//! - **Block.** It runs on a few threads of its own, at most 16 for each library and pin. Who waits stops at
+//!   the deadline; a call that does not come back keeps its thread, and with eight of those all stores of
+//!   this plugin are `Unavailable` until some come back. Other plugins' stores do not notice, and the
+//!   process can end.
 //! - **Answer nonsense.** Texts are cleaned and cut, lengths and counts have limits, an answer that is given
-//!   twice, too late or from another thread is refused, and unknown statuses are `Internal`.
-//! - **Crash.** That cannot be caught: a library that writes where it should not takes this process with
-//!   it. A plugin that is a process cannot.
+//!   twice, too late or from another thread is refused, and unknown statuses are `Internal`. Pointers to where
+//!   there is no memory are errors, since it is the kernel that follows them.
+//! - **Crash.** That cannot be caught. A library that writes where it should not, calls `exit` or `abort`,
+//!   throws a C++ exception out of a function, raises a signal, gives a function's address that is none, or
+//!   hangs in a destructor as the process ends, does so to this process. One that hangs while it is loaded,
+//!   in a constructor, holds a lock of the dynamic linker: no other plugin is loaded any more. And it can
+//!   read all memory that this process can. A plugin that is a process can do none of this.
 //!
 //! Capabilities are held to here, so that no plugin has to: what a store does not name, or has no
 //! function for, is `Unsupported` and never asked.
@@ -77,6 +83,10 @@ pub struct Loaded {
     pub version: String,
     /// What it is, in one line.
     pub summary: String,
+    /// The version of the interface that it was built for: major and minor.
+    pub interface: (u16, u16),
+    /// The functions that its table has, in the interface's words and order.
+    pub functions: Vec<&'static str>,
     /// What it takes in the policy.
     pub options: Vec<Declared>,
 }
@@ -89,7 +99,21 @@ impl PluginFactory {
         loaded.map(|library| Loaded::from(&**library)).collect()
     }
 
+    /// Loads the plugin that a store of the policy names, as the store's first request would; the
+    /// stores of this factory then share it. Opens no store. Blocks.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where the store's url or pin is wrong, and the rule that the library breaks;
+    /// with the store's place.
+    pub fn load(&self, config: &StoreConfig) -> Result<Loaded> {
+        let library = Settings::new(config).and_then(|settings| self.plugin(&settings).library());
+        let library = library.map_err(|error| error.with_place(&config.place))?;
+        Ok(Loaded::from(&*library))
+    }
+
     /// Loads the plugin at `path` without a policy, by the same rules, and opens no store. Blocks.
+    ///
+    /// It is loaded anew each time, and stays loaded: its constructors run, and its entry.
     ///
     /// # Errors
     /// The rule that it breaks.
@@ -166,6 +190,8 @@ impl From<&Library> for Loaded {
             name: library.name.clone(),
             version: library.version.clone(),
             summary: library.summary.clone(),
+            interface: (library.table.head.major, library.table.head.minor),
+            functions: library.functions(),
             options: library.options.clone(),
         }
     }

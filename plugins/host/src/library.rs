@@ -25,6 +25,28 @@ pub(crate) struct Library {
     pub(crate) summary: String,
 }
 
+impl Library {
+    /// The functions that its table has.
+    pub(crate) fn functions(&self) -> Vec<&'static str> {
+        let table = &self.table;
+        let all = [
+            ("open", table.open.is_some()),
+            ("close", table.close.is_some()),
+            ("capabilities", table.capabilities.is_some()),
+            ("get", table.get.is_some()),
+            ("get_many", table.get_many.is_some()),
+            ("stat", table.stat.is_some()),
+            ("put", table.put.is_some()),
+            ("generate", table.generate.is_some()),
+            ("remove", table.remove.is_some()),
+            ("list", table.list.is_some()),
+            ("probe", table.probe.is_some()),
+        ];
+        let there = all.into_iter().filter(|(_, is_there)| *is_there);
+        there.map(|(name, _)| name).collect()
+    }
+}
+
 /// Loads what was read, and asks it for its table.
 ///
 /// # Errors
@@ -32,10 +54,8 @@ pub(crate) struct Library {
 /// is not ours, or the plugin refuses this host.
 pub(crate) fn load(path: &Path, sealed: Sealed) -> Result<Library> {
     let at = |error: Error| error.with_place(path.display());
-    let entry = entry(&sealed).map_err(at)?;
-    // The dynamic linker knows libraries by the path they came by. It must not see this one again
-    // for other bytes, so the descriptor stays open for good, as the library stays loaded.
-    let _ = sealed.memory.into_raw_fd();
+    let digest = sealed.digest;
+    let entry = entry(sealed).map_err(at)?;
     // SAFETY: the symbol is the plugin's entry, whose type its name stands for; it is asked for a
     // table, and what it answers is looked at with care.
     let shown = unsafe { entry(log::host()) };
@@ -56,7 +76,7 @@ pub(crate) fn load(path: &Path, sealed: Sealed) -> Result<Library> {
     let library = Library {
         options: declared(&table).map_err(at)?,
         path: path.to_owned(),
-        digest: sealed.digest,
+        digest,
         name: lent::lasting("the plugin's name", table.name).map_err(at)?,
         version: lent::lasting("the plugin's version", table.version).map_err(at)?,
         summary: lent::lasting("the plugin's summary", table.summary).map_err(at)?,
@@ -73,7 +93,7 @@ pub(crate) fn load(path: &Path, sealed: Sealed) -> Result<Library> {
 }
 
 /// Maps the library and finds its entry.
-fn entry(sealed: &Sealed) -> Result<abi::Entry> {
+fn entry(sealed: Sealed) -> Result<abi::Entry> {
     let refuse = |rule: &'static str, error: libloading::Error| {
         Error::new(ErrorKind::InvalidConfig, rule).with_source(error)
     };
@@ -82,6 +102,10 @@ fn entry(sealed: &Sealed) -> Result<abi::Entry> {
     // was meant, and nobody else's to write, has been checked on these very bytes.
     let object = unsafe { Object::open(Some(memory), RTLD_NOW | RTLD_LOCAL) }
         .map_err(|error| refuse("the plugin is no library that can be loaded", error))?;
+    // The dynamic linker knows libraries by the path they came by. It must not see this one again
+    // for other bytes, so the descriptor stays open for good, as the library stays loaded: also one
+    // that turns out to be no plugin.
+    let _ = sealed.memory.into_raw_fd();
     // SAFETY: the interface gives the symbol of this name this type.
     let entry = unsafe { object.get::<abi::Entry>(abi::ENTRY.to_bytes_with_nul()) };
     let entry = entry.map(|symbol| *symbol).map_err(|error| {

@@ -19,12 +19,8 @@ static HOST: abi::Host = abi::Host {
 };
 
 /// A line of a plugin's. Which one's it is nobody can tell from here: the plugin names itself.
-///
-/// # Safety
-/// `text` is lent until this returns, as the interface says.
-unsafe extern "C" fn log(level: u32, text: abi::Str) {
-    // SAFETY: as the plugin vouches.
-    let Some(line) = (unsafe { lent::words(text, MAX_LINE) }) else {
+extern "C" fn log(level: u32, text: abi::Str) {
+    let Some(line) = lent::words(text, MAX_LINE) else {
         return;
     };
     match level {

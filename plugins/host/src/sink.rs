@@ -157,13 +157,7 @@ impl Answered {
         Ok(())
     }
 
-    fn take_value(&mut self, bytes: &[u8]) -> Result<()> {
-        once(self.value.is_some(), "a value")?;
-        self.value = Some(SecretBytes::copy_from(bytes));
-        Ok(())
-    }
-
-    fn take_metadata(&mut self, pairs: &[(&str, &str)]) -> Result<()> {
+    fn take_metadata(&mut self, pairs: &[(String, String)]) -> Result<()> {
         once(self.attributes.is_some(), "metadata")?;
         self.attributes = Some(attributes::read(pairs)?);
         Ok(())
@@ -207,9 +201,9 @@ impl Answered {
         Ok(())
     }
 
-    fn take_next(&mut self, after: Option<&str>) -> Result<()> {
+    fn take_next(&mut self, after: Option<String>) -> Result<()> {
         once(self.page.next.is_some(), "a next page")?;
-        self.page.next = Some(after.ok_or_else(|| gave_no("cursor"))?.to_owned());
+        self.page.next = Some(after.ok_or_else(|| gave_no("cursor"))?);
         Ok(())
     }
 
@@ -283,48 +277,44 @@ static ANSWERS: abi::Answers = abi::Answers {
     cancelled: Some(cancelled),
 };
 
-unsafe extern "C" fn capabilities(context: *mut c_void, can: u64, max_value: u64) -> u32 {
+extern "C" fn capabilities(context: *mut c_void, can: u64, max_value: u64) -> u32 {
     answer(context, |answered| {
         answered.take_capabilities(can, max_value)
     })
 }
 
-/// # Safety
-/// As the interface says of what is lent; so for each below.
-unsafe extern "C" fn value(context: *mut c_void, value: abi::Bytes) -> u32 {
+extern "C" fn value(context: *mut c_void, value: abi::Bytes) -> u32 {
     answer(context, |answered| {
-        // SAFETY: the plugin vouches for it.
-        answered.take_value(unsafe { lent::value(value, MAX_VALUE) }?)
+        once(answered.value.is_some(), "a value")?;
+        answered.value = Some(lent::value(value, MAX_VALUE)?);
+        Ok(())
     })
 }
 
-unsafe extern "C" fn metadata(context: *mut c_void, pairs: *const abi::Pair, len: usize) -> u32 {
+extern "C" fn metadata(context: *mut c_void, pairs: *const abi::Pair, len: usize) -> u32 {
     answer(context, |answered| {
-        // SAFETY: the plugin vouches for it.
-        answered.take_metadata(&unsafe { lent::pairs(pairs, len, MAX_PAIRS) }?)
+        answered.take_metadata(&lent::pairs(pairs, len, MAX_PAIRS)?)
     })
 }
 
-unsafe extern "C" fn item(context: *mut c_void, index: usize, status: u32) -> u32 {
+extern "C" fn item(context: *mut c_void, index: usize, status: u32) -> u32 {
     answer(context, |answered| answered.take_item(index, status))
 }
 
-unsafe extern "C" fn entry(context: *mut c_void, path: abi::Str, folder: u32) -> u32 {
+extern "C" fn entry(context: *mut c_void, path: abi::Str, folder: u32) -> u32 {
     answer(context, |answered| {
-        // SAFETY: the plugin vouches for it.
-        let path = unsafe { lent::text("a path", path, SecretPath::MAX) }?;
-        answered.take_entry(path.unwrap_or_default(), folder)
+        let path = lent::text("a path", path, SecretPath::MAX)?;
+        answered.take_entry(&path.unwrap_or_default(), folder)
     })
 }
 
-unsafe extern "C" fn next(context: *mut c_void, after: abi::Str) -> u32 {
+extern "C" fn next(context: *mut c_void, after: abi::Str) -> u32 {
     answer(context, |answered| {
-        // SAFETY: the plugin vouches for it.
-        answered.take_next(unsafe { lent::text("a cursor", after, MAX_CURSOR) }?)
+        answered.take_next(lent::text("a cursor", after, MAX_CURSOR)?)
     })
 }
 
-unsafe extern "C" fn error(
+extern "C" fn error(
     context: *mut c_void,
     message: abi::Str,
     advice: abi::Str,
@@ -332,17 +322,15 @@ unsafe extern "C" fn error(
 ) -> u32 {
     answer(context, |answered| {
         answered.words = Some(Words {
-            // SAFETY: the plugin vouches for it.
-            message: unsafe { lent::words(message, MAX_WORDS) },
-            // SAFETY: the plugin vouches for it.
-            advice: unsafe { lent::words(advice, MAX_WORDS) },
+            message: lent::words(message, MAX_WORDS),
+            advice: lent::words(advice, MAX_WORDS),
             retry_after: (retry_after_ms > 0).then(|| Duration::from_millis(retry_after_ms)),
         });
         Ok(())
     })
 }
 
-unsafe extern "C" fn cancelled(context: *mut c_void) -> u32 {
+extern "C" fn cancelled(context: *mut c_void) -> u32 {
     let running = RUNNING.try_with(|running| {
         let running = running.try_borrow().ok()?;
         let (number, answered) = running.as_ref()?;
@@ -355,7 +343,7 @@ unsafe extern "C" fn cancelled(context: *mut c_void) -> u32 {
 /// Gives an opening store a credential.
 ///
 /// # Safety
-/// `name` is lent, and `bytes` is the plugin's to be written to.
+/// `bytes` is null, or the plugin's to be written to.
 pub(crate) unsafe extern "C" fn credential(
     context: *mut c_void,
     name: abi::Str,
@@ -363,9 +351,8 @@ pub(crate) unsafe extern "C" fn credential(
 ) -> u32 {
     let mut shown = None;
     let status = answer(context, |answered| {
-        // SAFETY: the plugin vouches for it.
-        let name = unsafe { lent::text("an option's name", name, MAX_WORDS) }?;
-        shown = answered.credential(name.unwrap_or_default())?;
+        let name = lent::text("an option's name", name, MAX_WORDS)?;
+        shown = answered.credential(&name.unwrap_or_default())?;
         Ok(())
     });
     match shown {

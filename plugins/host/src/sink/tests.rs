@@ -16,8 +16,7 @@ fn bytes(bytes: &[u8]) -> abi::Bytes {
 
 /// Gives a value.
 fn give(sink: abi::Sink, given: &[u8]) -> u32 {
-    // SAFETY: it lives until the call returns.
-    unsafe { value(sink.context, bytes(given)) }
+    value(sink.context, bytes(given))
 }
 
 fn fault(call: impl FnOnce(abi::Sink) -> u32) -> Error {
@@ -65,8 +64,7 @@ fn an_answer_after_the_end_is_refused_and_so_is_one_to_another_call() {
     .expect("the other call is not harmed");
     let secret = answered.secret().expect("a value");
     assert_eq!(secret.value.expose(), b"in time");
-    // SAFETY: a number.
-    assert_eq!(unsafe { cancelled(kept.context) }, 1);
+    assert_eq!(cancelled(kept.context), 1);
 }
 
 #[test]
@@ -75,8 +73,7 @@ fn an_answer_from_another_thread_is_refused() {
         let number = sink.context.addr();
         let elsewhere = std::thread::spawn(move || {
             let context = ptr::without_provenance_mut(number);
-            // SAFETY: it lives until the call returns.
-            unsafe { value(context, bytes(b"elsewhere")) }
+            value(context, bytes(b"elsewhere"))
         });
         assert_eq!(elsewhere.join().expect("no panic"), abi::INTERNAL);
         give(sink, b"here")
@@ -87,12 +84,7 @@ fn an_answer_from_another_thread_is_refused() {
 
 #[test]
 fn lengths_and_addresses_that_cannot_be_are_refused_unread() {
-    let given = |ptr, len| {
-        move |sink: abi::Sink| {
-            // SAFETY: what is refused is not read.
-            unsafe { value(sink.context, abi::Bytes { ptr, len }) }
-        }
-    };
+    let given = |ptr, len| move |sink: abi::Sink| value(sink.context, abi::Bytes { ptr, len });
     let dangling = std::ptr::without_provenance::<u8>(64);
     for len in [MAX_VALUE + 1, isize::MAX as usize + 1, usize::MAX] {
         let error = collect(given(dangling, len)).expect_err("too long");
@@ -106,15 +98,12 @@ fn lengths_and_addresses_that_cannot_be_are_refused_unread() {
 fn a_status_brings_its_kind_and_words_and_an_unknown_one_is_internal() {
     for kind in ErrorKind::ALL {
         let error = collect(|sink| {
-            // SAFETY: literals.
-            unsafe {
-                error(
-                    sink.context,
-                    abi::Str::new("gone"),
-                    abi::Str::new("wait"),
-                    5,
-                )
-            };
+            error(
+                sink.context,
+                abi::Str::new("gone"),
+                abi::Str::new("wait"),
+                5,
+            );
             kind.abi_status()
         });
         let error = error.expect_err("failed");
@@ -130,12 +119,9 @@ fn a_status_brings_its_kind_and_words_and_an_unknown_one_is_internal() {
 fn each_of_many_has_its_own_outcome() {
     let answered = collect(|sink| {
         give(sink, b"second");
-        // SAFETY: numbers and a literal.
-        unsafe {
-            item(sink.context, 1, abi::OK);
-            error(sink.context, abi::Str::new("gone"), abi::Str::ABSENT, 0);
-            item(sink.context, 0, abi::NOT_FOUND)
-        }
+        item(sink.context, 1, abi::OK);
+        error(sink.context, abi::Str::new("gone"), abi::Str::ABSENT, 0);
+        item(sink.context, 0, abi::NOT_FOUND)
     });
     let items = answered.expect("answered").items;
     let [Some(Err(first)), Some(Ok(second))] = &items[..] else {
@@ -146,10 +132,8 @@ fn each_of_many_has_its_own_outcome() {
         (ErrorKind::NotFound, "gone")
     );
     assert_eq!(second.value.expose(), b"second");
-    // SAFETY: numbers.
-    fault(|sink| unsafe { item(sink.context, 2, abi::NOT_FOUND) });
-    // SAFETY: numbers.
-    fault(|sink| unsafe {
+    fault(|sink| item(sink.context, 2, abi::NOT_FOUND));
+    fault(|sink| {
         item(sink.context, 0, abi::NOT_FOUND);
         item(sink.context, 0, abi::NOT_FOUND)
     });
@@ -159,8 +143,7 @@ fn each_of_many_has_its_own_outcome() {
 fn a_page_longer_than_asked_for_and_what_is_no_path_are_faults() {
     let list = |paths: &'static [&str]| {
         move |sink: abi::Sink| {
-            // SAFETY: literals.
-            let list = |path: &&str| unsafe { entry(sink.context, abi::Str::new(path), 0) };
+            let list = |path: &&str| entry(sink.context, abi::Str::new(path), 0);
             paths.iter().map(list).max().unwrap_or(abi::OK)
         }
     };
