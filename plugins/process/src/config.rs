@@ -20,7 +20,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         name: "options",
-        kind: OptionKind::Table(&[]),
+        kind: OptionKind::Free,
         default: "none",
         help: "The plugin's own options, which the plugin declares when it starts.",
     },

@@ -1,7 +1,7 @@
 //! The plugin's own options, held against what it declared.
 
 use keyhaul_core::credential::CredentialSource;
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::{OptionValue, Options, Value, unknown};
 use keyhaul_core::{Error, ErrorKind, Result};
 
 use crate::wire::Declared;
@@ -21,7 +21,7 @@ pub(crate) fn check(
     let mut credentials = Vec::new();
     for (name, option) in &given.0 {
         let spec = declared.iter().find(|spec| spec.name == *name);
-        let spec = spec.ok_or_else(|| unknown(name, option, declared))?;
+        let spec = spec.ok_or_else(|| unknown_option(name, option, declared))?;
         let words = match (spec.kind.as_str(), &option.value) {
             ("boolean", value) if !matches!(value, Value::Boolean(_)) => "true or false",
             ("integer", value) if !matches!(value, Value::Integer(_)) => "a whole number",
@@ -53,14 +53,13 @@ pub(crate) fn check(
     }
 }
 
-fn unknown(name: &str, option: &OptionValue, declared: &[Declared]) -> Error {
-    let mut known: Vec<_> = declared.iter().map(|spec| spec.name.as_str()).collect();
-    known.sort_unstable();
-    let known = match known.as_slice() {
-        [] => "it takes none".to_owned(),
-        known => format!("known are: {}", known.join(", ")),
-    };
-    invalid(format!("the plugin takes no option `{name}`; {known}")).with_place(&option.place)
+fn unknown_option(name: &str, option: &OptionValue, declared: &[Declared]) -> Error {
+    if declared.is_empty() {
+        let rule = format!("the plugin takes no options, and so no `{name}`");
+        return invalid(rule).with_place(&option.place);
+    }
+    let known = declared.iter().map(|spec| spec.name.as_str());
+    unknown("option", name, known).with_place(&option.place)
 }
 
 fn invalid(rule: String) -> Error {
@@ -140,6 +139,6 @@ mod tests {
         assert_eq!(error.context().place.as_deref(), Some("here"));
         assert!(check(None, &[], "here").expect("none").is_empty());
         let error = check(Some(&given(&good)), &[], "here").expect_err("unknown");
-        assert!(error.message().contains("takes none"), "{error}");
+        assert!(error.message().contains("takes no options"), "{error}");
     }
 }
