@@ -101,17 +101,6 @@ fn not_started(program: &Path, error: io::Error) -> Error {
         ErrorKind::NotFound => ErrorKind::InvalidConfig,
         kind => kind,
     };
-    let error = match error.raw_os_error() {
-        Some(libc::ENOEXEC) => {
-            return Error::new(
-                ErrorKind::InvalidConfig,
-                format!("{} is no program that can be executed", program.display()),
-            )
-            .with_source(error)
-            .with_advice("a script begins with its interpreter, as in #!/bin/sh");
-        }
-        _ => error,
-    };
     Error::new(kind, format!("{} cannot be started", program.display()))
         .with_source(error)
         .with_advice("see that it is executable, and that its interpreter is there")

@@ -142,7 +142,7 @@ async fn a_program_that_breaks_the_protocol_is_killed() {
         ),
         ("read -r line; echo hunter2; exec sleep 60\n", "no answer"),
         ("read -r line; echo; exec sleep 60\n", "no answer"),
-        ("echo '{\"id\":1}'; exec sleep 60\n", "what was not asked"),
+        ("echo '{\"id\":7}'; exec sleep 60\n", "what was not asked"),
         (
             "read -r line; answer ',\"index\":0'; exec sleep 60\n",
             "one of many",
@@ -241,7 +241,6 @@ async fn a_program_that_is_no_plugin_is_refused_by_the_rule() {
             "more than 65536 bytes",
         ),
         ("#!/no/such/interpreter\n".to_owned(), "cannot be started"),
-        ("no program\n".to_owned(), "no program that can be executed"),
     ] {
         let hostile = Hostile::of(&text);
         let error = hostile.fails().await;

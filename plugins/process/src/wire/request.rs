@@ -60,7 +60,7 @@ impl Line {
             return self;
         }
         self.key(key);
-        object(&mut self.0, pairs, |out, value| quote(out, value));
+        object(&mut self.0, pairs, quote);
         self
     }
 

@@ -1,5 +1,7 @@
 //! Programs to be plugins, and stores of them.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
