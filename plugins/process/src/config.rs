@@ -8,8 +8,11 @@ use keyhaul_core::{Error, ErrorKind, Result, StoreConfig, percent};
 
 pub(crate) const SCHEME: &str = "plugin+exec";
 
-/// How long a plugin may say nothing where the policy does not say.
-const STALL: Duration = Duration::from_secs(30);
+/// How long a plugin may say nothing where the policy does not say: less than the time limit of an
+/// attempt, so that the next one finds a fresh process.
+const STALL: Duration = Duration::from_secs(8);
+
+const LONGEST_STALL: Duration = Duration::from_secs(24 * 3600);
 
 pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
@@ -27,7 +30,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "stall",
         kind: OptionKind::Duration,
-        default: "30s",
+        default: "8s",
         help: "How long the program may say nothing while it is asked, before it is killed and started anew.",
     },
 ];
@@ -50,9 +53,11 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn new(config: &StoreConfig) -> Result<Self> {
         let stall = config.options.duration("stall")?.unwrap_or(STALL);
-        if stall.is_zero() {
+        if stall.is_zero() || stall > LONGEST_STALL {
             let place = config.options.place("stall").unwrap_or(&config.place);
-            return Err(invalid("`stall` is longer than nothing").with_place(place));
+            return Err(
+                invalid("`stall` is longer than nothing and at most a day").with_place(place)
+            );
         }
         let arguments = config.options.texts("args");
         if arguments.iter().any(|argument| argument.contains('\0')) {
@@ -150,6 +155,7 @@ mod tests {
         assert_eq!(made.arguments, ["a"]);
         for (name, value) in [
             ("stall", Value::Integer(0)),
+            ("stall", Value::Integer(i64::MAX)),
             ("stall", text("soon")),
             ("args", Value::Texts(vec!["a\0".into()])),
         ] {

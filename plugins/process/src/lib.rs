@@ -28,6 +28,7 @@ mod options;
 mod outbox;
 mod reader;
 mod redact;
+mod requests;
 mod session;
 mod store;
 mod supervisor;

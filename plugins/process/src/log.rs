@@ -19,6 +19,9 @@ const LINES: usize = 100;
 const BYTES: usize = 1024 * 1024;
 const WINDOW: Duration = Duration::from_secs(5);
 
+/// How long after its end a plugin's words are waited for.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// How many lines wait for the answers that they may belong to.
 const WAITING: usize = 256;
 
@@ -40,15 +43,19 @@ pub(crate) async fn follow(stderr: Receiver, session: Arc<Session>) {
     let mut piece = [0; LONGEST];
     loop {
         let session = log.session.clone();
-        let progress = session.progress();
+        let (progress, gone) = (session.progress(), session.gone.notified());
         log.write_what_is_known();
+        let over = session.ended().is_some();
         tokio::select! {
+            biased;
             ready = stderr.readable() => if ready.is_err() { break },
             // Answers came, so that waiting lines may be due.
-            () = progress, if !log.waiting.is_empty() => continue,
+            () = progress, if !over && !log.waiting.is_empty() => continue,
+            () = gone, if !over => continue,
+            // Somebody who left the plugin's group may hold its stderr for ever.
+            () = tokio::time::sleep(LINGER), if over => break,
         }
-        let came = stderr.try_read(&mut piece);
-        match came {
+        match stderr.try_read(&mut piece) {
             Ok(0) => break,
             Ok(count) => {
                 log.take(&piece[..count]);

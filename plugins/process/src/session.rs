@@ -1,6 +1,5 @@
 //! One running plugin: what it is asked, what it answers, how it ends.
 
-use std::collections::BTreeMap;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -10,14 +9,15 @@ use keyhaul_core::{Error, ErrorKind, Result, SecretBytes};
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Settings;
 use crate::confined::{Group, Started};
-use crate::error::{broken, stalled, too_late};
+use crate::error::{stalled, too_late};
 use crate::outbox::Outbox;
 use crate::redact::Redactor;
+use crate::requests::{Open, Outcomes, Requests};
 use crate::wire::{self, Answer, Hello, Line, Reply};
 use crate::{error, log, reader};
 
@@ -27,9 +27,6 @@ const AT_ONCE: usize = 64;
 /// The longest message or advice of a plugin.
 const LONGEST_WORDS: usize = 500;
 
-/// What came of a request: as many outcomes as it has paths, one for all others.
-pub(crate) type Outcomes = Vec<Result<Reply>>;
-
 /// A running plugin.
 pub(crate) struct Session {
     settings: Arc<Settings>,
@@ -38,8 +35,10 @@ pub(crate) struct Session {
     room: Arc<Semaphore>,
     outbox: Outbox,
     state: Mutex<State>,
-    /// An answer came, or the end.
+    /// A request is answered.
     progress: Notify,
+    /// It has ended.
+    pub(crate) gone: Notify,
     /// Whether it ended of its own accord, well, and while nothing was asked of it.
     calm: AtomicBool,
     /// Whoever reads is to stop.
@@ -48,23 +47,10 @@ pub(crate) struct Session {
 }
 
 struct State {
-    open: BTreeMap<u64, Open>,
-    latest: u64,
-    /// When the plugin last said something, or was first asked after a rest.
-    heard: Instant,
+    requests: Requests,
     /// Told of the hello.
     ready: Option<oneshot::Sender<()>>,
     ended: Option<Error>,
-}
-
-/// A request that is not wholly answered.
-struct Open {
-    outcomes: Vec<Option<Result<Reply>>>,
-    left: usize,
-    /// Whether its answers name the paths they are about.
-    indexed: bool,
-    done: oneshot::Sender<Outcomes>,
-    _room: OwnedSemaphorePermit,
 }
 
 impl Session {
@@ -94,13 +80,12 @@ impl Session {
             room: Arc::new(Semaphore::new(AT_ONCE)),
             outbox: Outbox::new(stdin),
             state: Mutex::new(State {
-                open: BTreeMap::new(),
-                latest: 0,
-                heard: Instant::now(),
+                requests: Requests::new(),
                 ready: Some(ready),
                 ended: None,
             }),
             progress: Notify::new(),
+            gone: Notify::new(),
             calm: AtomicBool::new(false),
             over: Notify::new(),
             redactor: Mutex::new(Redactor::new()?),
@@ -159,21 +144,11 @@ impl Session {
         if let Some(value) = value {
             self.redactor().remember(value);
         }
-        let id = self.next_id();
+        let id = self.state().requests.next_id();
         let left = deadline.map(|deadline| deadline.duration_since(Instant::now()).as_millis());
         let line = line.maybe_number("deadline-ms", left).finish(id, value)?;
-        let (done, outcomes) = oneshot::channel();
-        let count = paths.unwrap_or(1);
-        self.open(
-            id,
-            Open {
-                outcomes: std::iter::repeat_with(|| None).take(count).collect(),
-                left: count,
-                indexed: paths.is_some(),
-                done,
-                _room: room,
-            },
-        )?;
+        let (open, outcomes) = Open::new(paths, room);
+        self.add(id, open)?;
         let _ticket = Ticket { session: self, id };
         self.outbox.write(line);
         let outcomes = self.patiently(deadline, outcomes).await?;
@@ -188,39 +163,33 @@ impl Session {
     ) -> Result<T> {
         let mut what = std::pin::pin!(what);
         loop {
-            let stall = self.state().heard + self.settings.stall;
+            let stall = self.patience_ends();
             let until = deadline.map_or(stall, |deadline| deadline.min(stall));
             if let Ok(done) = timeout_at(until, &mut what).await {
                 return Ok(done);
             }
-            let now = Instant::now();
-            if deadline.is_some_and(|deadline| deadline <= now) {
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(too_late());
             }
-            let state = self.state();
-            let silent = !state.open.is_empty() && state.heard + self.settings.stall <= now;
-            drop(state);
-            if silent {
+            // Where it was us who were held up, what the plugin said meanwhile is read first.
+            tokio::task::yield_now().await;
+            if self.patience_ends() <= Instant::now() {
                 return Err(self.end(stalled(self.settings.stall)));
             }
         }
     }
 
-    fn next_id(&self) -> u64 {
-        let mut state = self.state();
-        state.latest += 1;
-        state.latest
+    fn patience_ends(&self) -> Instant {
+        let stall = self.settings.stall;
+        self.state().requests.patience_ends(stall)
     }
 
-    fn open(&self, id: u64, open: Open) -> Result<()> {
+    fn add(&self, id: u64, open: Open) -> Result<()> {
         let mut state = self.state();
         if let Some(error) = &state.ended {
             return Err(error.duplicate());
         }
-        if state.open.is_empty() {
-            state.heard = Instant::now();
-        }
-        state.open.insert(id, open);
+        state.requests.add(id, open);
         Ok(())
     }
 
@@ -249,64 +218,19 @@ impl Session {
         {
             self.redactor().remember(value);
         }
-        self.answered(id, index, reply)?;
-        Ok(false)
-    }
-
-    fn answered(&self, id: u64, index: Option<usize>, reply: Result<Reply>) -> Result<()> {
-        let mut state = self.state();
-        let open = state.open.get_mut(&id);
-        let open = open.ok_or_else(|| broken("it answered what was not asked, or twice"))?;
-        match (open.indexed, index) {
-            // A refusal of the whole batch.
-            (true, None) => {
-                let Err(error) = &reply else {
-                    return Err(broken(
-                        "an answer of many does not say which path it is about",
-                    ));
-                };
-                let missing = open.outcomes.iter_mut().filter(|outcome| outcome.is_none());
-                missing.for_each(|outcome| *outcome = Some(Err(error.duplicate())));
-                open.left = 0;
-            }
-            (false, Some(_)) => {
-                return Err(broken("it answered for one of many, and was asked for one"));
-            }
-            (_, index) => match open.outcomes.get_mut(index.unwrap_or(0)) {
-                Some(outcome @ None) => {
-                    *outcome = Some(reply);
-                    open.left -= 1;
-                }
-                _ => {
-                    return Err(broken(
-                        "it answered for a path that was not asked, or twice",
-                    ));
-                }
-            },
-        }
-        state.heard = Instant::now();
-        let done = match state.open.entry(id) {
-            std::collections::btree_map::Entry::Occupied(open) if open.get().left == 0 => {
-                Some(open.remove())
-            }
-            _ => None,
-        };
-        drop(state);
-        if let Some(open) = done {
+        let whole = self.state().requests.answered(id, index, reply)?;
+        if let Some(open) = whole {
             self.progress.notify_waiters();
-            // Whoever asked may have given up; what came is wiped then.
-            let _ = open
-                .done
-                .send(open.outcomes.into_iter().flatten().collect());
+            open.tell();
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Ends the plugin, for this reason, unless it has ended for another. Why it ended.
     pub(crate) fn end(&self, why: Error) -> Error {
         let mut state = self.state();
         let why = state.ended.get_or_insert(why).duplicate();
-        let open = std::mem::take(&mut state.open);
+        let open = state.requests.take_all();
         state.ready = None;
         drop(state);
         // Before those who wait hear of it: nobody can start another while this one still runs.
@@ -315,7 +239,7 @@ impl Session {
         self.room.close();
         drop(open);
         self.over.notify_one();
-        self.progress.notify_waiters();
+        self.gone.notify_waiters();
         why
     }
 
@@ -348,7 +272,7 @@ impl Session {
 
     /// Whether nothing is asked of it.
     fn is_idle(&self) -> bool {
-        self.state().open.is_empty()
+        self.state().requests.is_empty()
     }
 
     /// What it said of itself. There is a session to others only once it has.
@@ -377,15 +301,15 @@ impl Session {
 
     /// The latest request's number.
     pub(crate) fn latest(&self) -> u64 {
-        self.state().latest
+        self.state().requests.latest()
     }
 
     /// The oldest request that is not wholly answered.
     pub(crate) fn oldest_open(&self) -> Option<u64> {
-        self.state().open.keys().next().copied()
+        self.state().requests.oldest()
     }
 
-    /// Waits for an answer to come, or the end, from now on.
+    /// Waits for a request to be answered, from now on.
     pub(crate) fn progress(&self) -> Notified<'_> {
         self.progress.notified()
     }
@@ -415,7 +339,7 @@ struct Ticket<'s> {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        if self.session.state().open.contains_key(&self.id) {
+        if self.session.state().requests.is_open(self.id) {
             self.session.outbox.write(wire::cancel(self.id));
         }
     }

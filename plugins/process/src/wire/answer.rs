@@ -90,6 +90,11 @@ fn decoded(text: SecretBytes) -> Result<SecretBytes> {
     })
 }
 
+/// The longest that a plugin can ask to be left alone, or a lease to last: who adds it to a time must
+/// not come to the end of time.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+const LONGEST_LEASE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// A plugin's refusal.
 #[derive(Deserialize)]
 struct Refusal {
@@ -116,7 +121,7 @@ impl Refusal {
             error = error.with_advice(clean(&advice));
         }
         match self.retry_after {
-            Some(wait) => error.with_retry_after(Duration::from_millis(wait)),
+            Some(wait) => error.with_retry_after(Duration::from_millis(wait).min(LONGEST_WAIT)),
             None => error,
         }
     }
@@ -155,9 +160,10 @@ impl Known {
         metadata.created = self.created.map(SystemTime::from);
         metadata.expires = self.expires.map(SystemTime::from);
         metadata.labels = self.labels;
-        metadata.lease = self
-            .lease
-            .map(|lent| Lease::new(lent.id, Duration::from_secs(lent.seconds), lent.renewable));
+        metadata.lease = self.lease.map(|lent| {
+            let lasts = Duration::from_secs(lent.seconds).min(LONGEST_LEASE);
+            Lease::new(lent.id, lasts, lent.renewable)
+        });
         Ok(metadata)
     }
 }
@@ -263,6 +269,9 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Internal);
         assert_eq!(error.advice(), Some("a"));
         assert_eq!(error.retry_after(), Some(Duration::from_millis(1500)));
+        let line = r#"{"id":1,"error":{"kind":"odd","retry-after-ms":18446744073709551615}}"#;
+        let error = reply(line).expect_err("refused");
+        assert_eq!(error.retry_after(), Some(LONGEST_WAIT));
     }
 
     proptest! {
