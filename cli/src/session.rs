@@ -112,6 +112,7 @@ pub fn registry() -> Registry {
     Registry::new()
         .with(keyhaul_file::FileFactory)
         .with(keyhaul_keyring::KeyringFactory)
+        .with(keyhaul_plugin_process::ProcessFactory)
         .with(keyhaul_remote::client::RemoteFactory)
         .with(keyhaul_vault::VaultFactory)
 }

@@ -11,13 +11,15 @@ use keyhaul_core::policy::store_keys;
 use keyhaul_core::registry::{OptionKind, OptionSpec};
 use keyhaul_file::FileFactory;
 use keyhaul_keyring::KeyringFactory;
+use keyhaul_plugin_process::ProcessFactory;
 use keyhaul_remote::client::RemoteFactory;
 use keyhaul_vault::VaultFactory;
 
 /// Each backend, and the page that describes it.
-const BACKENDS: [(&dyn StoreFactory, &str); 4] = [
+const BACKENDS: [(&dyn StoreFactory, &str); 5] = [
     (&FileFactory, "file-store.md"),
     (&KeyringFactory, "keyring.md"),
+    (&ProcessFactory, "plugin-process.md"),
     (&RemoteFactory, "key-service.md"),
     (&VaultFactory, "vault.md"),
 ];
