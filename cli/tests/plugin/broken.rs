@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::site::Site;
-use super::{INTERNAL, INVALID_CONFIG, TIMEOUT};
+use super::{INTERNAL, INVALID_CONFIG, TIMEOUT, UNAVAILABLE};
 
 /// The jar with one mistake.
 fn broken(site: &Site, mistake: &str) -> String {
@@ -45,7 +45,7 @@ fn a_delete_that_does_nothing_is_named() {
     let failed = failed(&report);
     for trial in [
         "Create makes again what was deleted",
-        "deleting a secret leaves its neighbours and what is below it",
+        "what is deleted is gone",
         "what is deleted is no longer listed, nor its empty folders",
     ] {
         assert!(failed.contains(&trial), "{trial}: {failed:?}");
@@ -181,18 +181,19 @@ fn a_program_that_answers_wrongly_is_named() {
 #[test]
 fn what_is_no_plugin_is_refused() {
     let site = Site::new();
-    let no_plugin = |path: &str, words: &str| {
+    let refused = |path: &str, status: i32, words: &str| {
         for task in ["inspect", "test"] {
             site.keyhaul(&["plugin", task, path])
-                .ends(INVALID_CONFIG)
+                .ends(status)
                 .says(words);
         }
     };
+    let no_plugin = |path: &str, words: &str| refused(path, INVALID_CONFIG, words);
     let text = site.write("text", "hello\n", 0o644);
     no_plugin(&text, "neither a shared library nor executable");
     no_plugin(&site.text("nothing"), "cannot be read");
     no_plugin(&site.folder("folder"), "is no file");
-    no_plugin("/bin/true", "the plugin exited with status 0");
+    refused("/bin/true", UNAVAILABLE, "the plugin exited with status 0");
     no_plugin("/bin/cat", "hello");
     let empty = site.write("empty.c", "int nothing;\n", 0o644);
     let library = site.compile("libnothing.so", Path::new(&empty), &[]);

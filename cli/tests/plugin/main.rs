@@ -15,3 +15,4 @@ const INVALID_CONFIG: i32 = 14;
 const NOT_FOUND: i32 = 16;
 const PERMISSION_DENIED: i32 = 17;
 const TIMEOUT: i32 = 20;
+const UNAVAILABLE: i32 = 23;

@@ -13,7 +13,7 @@ use super::site::{Done, Site};
 /// No step takes a tenth of it.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A service of `serve --dev`, which is ended with the value.
+/// A service, which is ended with the value.
 struct Service<'a> {
     site: &'a Site,
     child: Child,
@@ -21,7 +21,30 @@ struct Service<'a> {
 }
 
 impl<'a> Service<'a> {
+    /// The service of this site, whose clients are told where it is.
     fn start(site: &'a Site) -> Self {
+        let config = site.text("dev/service.toml");
+        let service = Self::run_as(site, &["serve", "--config", &config]);
+        let said = service.said();
+        let line = said
+            .lines()
+            .find_map(|line| line.strip_prefix("listening on "));
+        let address = line.expect("an address");
+        for role in ["manager", "node-a", "node-b", "operator"] {
+            let name = format!("dev/{role}.toml");
+            let text = fs::read_to_string(site.path(&name)).expect("made");
+            let (before, after) = text.split_once("127.0.0.1:").expect("an address");
+            let port = after.find(|c: char| !c.is_ascii_digit()).expect("an end");
+            site.write(
+                &name,
+                &format!("{before}{address}{}", &after[port..]),
+                0o600,
+            );
+        }
+        service
+    }
+
+    fn run_as(site: &'a Site, arguments: &[&str]) -> Self {
         let socket = site.path("notify");
         let _ = fs::remove_file(&socket);
         let notified = UnixDatagram::bind(&socket).expect("bound");
@@ -29,8 +52,7 @@ impl<'a> Service<'a> {
         let file = |name| fs::File::create(site.path(name)).expect("made");
         let child = site
             .command(env!("CARGO_BIN_EXE_keyhaul"))
-            .args(["serve", "--dev", "--folder", "dev"])
-            .args(["--listen", "127.0.0.1:0"])
+            .args(arguments)
             .env("NOTIFY_SOCKET", &socket)
             .stdin(Stdio::null())
             .stdout(file("out"))
@@ -98,7 +120,15 @@ impl Drop for Service<'_> {
 /// A site whose service serves from this store.
 fn site_with(store: impl FnOnce(&Site) -> String) -> Site {
     let site = Site::new();
-    Service::start(&site).end();
+    let make = [
+        "serve",
+        "--dev",
+        "--folder",
+        "dev",
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    Service::run_as(&site, &make).end();
     let policy = format!(
         "version = 1\n[stores.odd]\n{}\n[[routes]]\nmatch = \"**\"\nstore = \"odd\"\n",
         store(&site)
@@ -107,7 +137,7 @@ fn site_with(store: impl FnOnce(&Site) -> String) -> Site {
     site
 }
 
-fn serves(site: &Site) {
+fn serves(site: &Site, is_there: impl FnOnce(&Service<'_>) -> bool) {
     let service = Service::start(site);
     service.set("web01/disk", "hunter2");
     service.run("manager", &["grant", "web01", "node-a"]).ok();
@@ -121,6 +151,7 @@ fn serves(site: &Site) {
     service.run("manager", &["generate", "web01/made"]).ok();
     let made = service.run("node-a", &["get", "web01/made"]).ok();
     assert_eq!(made.out.len(), 32);
+    assert!(is_there(&service), "served by something else");
     // It is still the process that nobody may look into: no core dumps, no tracing.
     assert!(
         service.status().contains("\nCoreDumping:\t0"),
@@ -139,7 +170,10 @@ fn serves(site: &Site) {
 #[test]
 fn a_library_behind_the_service_serves_its_nodes() {
     let site = site_with(|site| format!("url = \"plugin://{}\"", site.jar()));
-    serves(&site);
+    serves(&site, |service| {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", service.child.id()));
+        maps.expect("maps").contains("memfd:keyhaul-plugin")
+    });
 }
 
 #[test]
@@ -149,7 +183,7 @@ fn a_program_behind_the_service_serves_its_nodes_and_ends_with_it() {
         let database = site.text("secrets.db");
         format!("url = \"plugin+exec://{program}\"\nargs = [\"{database}\"]")
     });
-    serves(&site);
+    serves(&site, |_| running(&site.text("secrets.db")).len() == 1);
     assert_eq!(running(&site.text("secrets.db")), Vec::<String>::new());
 }
 
