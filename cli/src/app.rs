@@ -69,6 +69,8 @@ pub enum Command {
     Node(Deferred<commands::node::Arguments>),
     /// Make and renew certificates for a small site without an authority of its own
     Pki(Deferred<commands::pki::Arguments>),
+    /// Look at plugins, and hold them to the contract of all stores
+    Plugin(Deferred<commands::plugin::Arguments>),
     /// Print QEMU objects for references, with a master key left for QEMU to read
     Resolve(Deferred<commands::resolve::Arguments>),
     /// Bring back what was deleted from a key service, within its window
@@ -105,6 +107,9 @@ impl App {
         let global = self.global;
         let done = match self.command {
             Command::Check(Deferred(arguments)) => return commands::check::run(&global, arguments),
+            Command::Plugin(Deferred(arguments)) => {
+                return commands::plugin::run(&global, arguments);
+            }
             Command::Run(Deferred(arguments)) => {
                 return commands::run::run(&global, arguments, inherited);
             }
@@ -157,6 +162,25 @@ mod tests {
         for kind in ErrorKind::ALL {
             let row = format!("\n  {}  {} ", kind.exit_code(), kind.name());
             assert!(EXIT_CODES.contains(&row), "{row}");
+        }
+    }
+
+    /// By name, since that is what a writer of a plugin sees.
+    #[test]
+    fn the_kinds_statuses_are_those_of_the_plugins_header() {
+        let header = include_str!("../../plugins/abi/include/keyhaul_plugin.h");
+        for kind in ErrorKind::ALL {
+            let letter = |(at, letter): (usize, char)| {
+                let gap = at > 0 && letter.is_ascii_uppercase();
+                format!(
+                    "{}{}",
+                    if gap { "_" } else { "" },
+                    letter.to_ascii_uppercase()
+                )
+            };
+            let name: String = kind.name().char_indices().map(letter).collect();
+            let line = format!("\n#define KEYHAUL_{name} {}\n", kind.abi_status());
+            assert!(header.contains(&line), "{line}");
         }
     }
 
