@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 /// Debian's packages of the programs that are looked for.
 const PACKAGES: &[(&str, &str)] = &[
     ("bash", "bash"),
+    ("cc", "gcc"),
     ("groff", "groff-base"),
     ("keyctl", "keyutils"),
     ("openssl", "openssl"),
@@ -25,12 +26,22 @@ pub fn keyhaul() -> &'static Path {
     // A failure is kept as well: one attempt is enough.
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
     let given = || std::env::var_os("KEYHAUL").map(PathBuf::from);
-    let built = BUILT.get_or_init(|| given().or_else(build)).as_deref();
+    let built = BUILT.get_or_init(|| given().or_else(|| build("keyhaul", "keyhaul")));
+    let built = built.as_deref();
     built.unwrap_or_else(|| panic!("keyhaul does not build: cargo build --package keyhaul"))
 }
 
+/// The library that is the plugin written in Rust, of this working tree, built once likewise.
+pub fn rust_plugin() -> &'static Path {
+    const PACKAGE: &str = "keyhaul-plugin-example";
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| build(PACKAGE, "libkeyhaul_plugin_example.so"));
+    let built = built.as_deref();
+    built.unwrap_or_else(|| panic!("it does not build: cargo build --package {PACKAGE}"))
+}
+
 /// `TARGET/PROFILE/deps/TEST-HASH` is where this very test lies.
-fn build() -> Option<PathBuf> {
+fn build(package: &str, file: &str) -> Option<PathBuf> {
     let test = std::env::current_exe().expect("the test's own path");
     let folder = |up: usize| test.ancestors().nth(up).expect("TARGET/PROFILE/deps/TEST");
     let profile = match folder(2).file_name().and_then(|name| name.to_str()) {
@@ -40,13 +51,13 @@ fn build() -> Option<PathBuf> {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "--locked", "--package", "keyhaul"])
+        .args(["build", "--quiet", "--locked", "--package", package])
         .args(["--profile", profile, "--target-dir"])
         .arg(folder(3))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .expect("cargo");
-    built.success().then(|| folder(2).join("keyhaul"))
+    built.success().then(|| folder(2).join(file))
 }
 
 /// A program of somebody else's. Where it is missing, the test fails and says how to install it.
