@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn an_error_arrives_as_it_was_told() {
-        for kind in ErrorKind::ALL {
+        for kind in ErrorKind::ALL.iter().copied() {
             let told = Error::new(kind, "rule")
                 .with_place("here:1")
                 .with_advice("mend it")
