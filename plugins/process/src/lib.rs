@@ -24,6 +24,8 @@ mod error;
 mod fence;
 mod fingerprint;
 mod forms;
+#[doc(hidden)]
+pub mod fuzz;
 mod law;
 mod lines;
 mod log;
