@@ -2,17 +2,34 @@
  * The C interface of keyhaul's plugins. Made from the Rust types of keyhaul-plugin-abi; change those.
  * SPDX-License-Identifier: MIT OR Apache-2.0
  *
- * A plugin exports keyhaul_plugin_entry, which answers with a table of functions.
+ * A plugin is a library that exports keyhaul_plugin_entry, which answers with a table of functions:
+ *
+ *     cc -fPIC -shared -o libmine.so mine.c
+ *
+ * A policy names it by its absolute path, without symbolic links. The file and every folder above it
+ * belong to root or to the user that keyhaul runs as, and nobody else can write them:
+ *
+ *     [stores.mine]
+ *     url     = "plugin:///usr/lib/keyhaul/libmine.so"
+ *     options = { what = "the plugin declares" }
  *
  * Growth   Every table begins with a keyhaul_head. Fields are only ever appended. Read as much as
  *          the size says and take the rest as zeros. Another major version is refused.
  * Memory   None changes hands. Every pointer is borrowed until the call that it was given in
  *          returns. Whoever allocates a secret's memory wipes it.
  * Text     UTF-8 with a length, not ended by a zero. Absent is a null pointer.
+ * Path     Names between slashes, at most 1024 bytes: `web01/root`. Opaque, case-sensitive, without
+ *          control characters, empty names, `.` and `..`. Never empty, save as a listing's prefix.
  * Status   0, or an error's kind. Words come through sink.to->error before the call returns, and
- *          hold no byte of a secret.
+ *          hold no byte of a secret. It is the status that decides: a value that came with an
+ *          error is dropped.
  * Threads  The host calls from many threads at once, for one store too. A sink answers on the
  *          thread of its call until that returns; everything else is refused and does no harm.
+ * Time     A call may block. The host stops waiting at its own deadline; a call that has not come
+ *          back by then keeps its thread. With 8 of those the plugin's stores are closed until some
+ *          come back: ask sink.to->cancelled now and then where a call waits for long.
+ * Never    A plugin that calls exit or abort, lets a C++ exception or a longjmp out of a function,
+ *          or writes where it should not, takes the host with it.
  */
 
 #ifndef KEYHAUL_PLUGIN_H
@@ -131,10 +148,11 @@
 // `put`: anything or nothing may be there.
 #define KEYHAUL_PUT_OVERWRITE 0
 
-// `put`: nothing may be there.
+// `put`: nothing may be there, else KEYHAUL_ALREADY_EXISTS.
 #define KEYHAUL_PUT_CREATE 1
 
-// `put`: exactly the version given may be there.
+// `put`: exactly the version given may be there, else KEYHAUL_CONFLICT; nothing at all is
+// KEYHAUL_NOT_FOUND.
 #define KEYHAUL_PUT_UPDATE 2
 
 // A recipe's alphabet: A-Z, a-z, 0-9.
@@ -198,7 +216,7 @@ typedef struct keyhaul_str {
 
 // An option that a plugin takes in the policy.
 typedef struct keyhaul_option {
-  // Its key.
+  // Its key in the table `options` of the policy.
   struct keyhaul_str name;
   // What holds where it is left out, in words.
   struct keyhaul_str fallback;
@@ -323,7 +341,9 @@ typedef struct keyhaul_put_options {
   struct keyhaul_str version;
   // This field of a map, and its siblings stay. `*`: the whole map, as a JSON object.
   struct keyhaul_str field;
-  // 32 hexadecimal digits that make a repeated write recognisable. May be absent.
+  // 32 hexadecimal digits that make a repeated write recognisable: the same again, for the same
+  // path, is answered as the first time and writes nothing. May be absent, and may be passed over
+  // without KEYHAUL_CAN_IDEMPOTENT.
   struct keyhaul_str idempotency;
   // `expires` (RFC 3339) and `label:NAME`.
   const struct keyhaul_pair *attributes;
@@ -363,7 +383,8 @@ typedef struct keyhaul_list_options {
   struct keyhaul_str after;
   // At most this many entries, and fewer will do. 0: as many as the plugin likes, up to 1000.
   size_t limit;
-  // 1: only what lies directly below, with folders.
+  // 1: only what lies directly below, and folders for what lies deeper. 0: all of it, and no
+  // folders.
   uint32_t shallow;
   // 0.
   uint32_t reserved;
@@ -389,7 +410,7 @@ typedef struct keyhaul_plugin {
   // The size of one, as the plugin knows it.
   size_t option_size;
   // Opens a store and sets `store` to what every later call is given. Waits for nobody: the
-  // first real request may.
+  // first real request may. A plugin can have several stores, open at the same time.
   uint32_t (*open)(const struct keyhaul_call *call,
                    const struct keyhaul_opening *opening,
                    struct keyhaul_sink sink,
@@ -398,7 +419,8 @@ typedef struct keyhaul_plugin {
   void (*close)(void *store);
   // Answers with `capabilities`.
   uint32_t (*capabilities)(void *store, const struct keyhaul_call *call, struct keyhaul_sink sink);
-  // Answers with `value` and `metadata`.
+  // Answers with `value`, and `metadata` where there is any. KEYHAUL_NOT_FOUND where there is no
+  // such secret, version or field, or the secret has expired.
   uint32_t (*get)(void *store,
                   const struct keyhaul_call *call,
                   struct keyhaul_str path,
@@ -412,13 +434,14 @@ typedef struct keyhaul_plugin {
                        size_t paths_len,
                        const struct keyhaul_get_options *options,
                        struct keyhaul_sink sink);
-  // Answers with `metadata`.
+  // Answers with `metadata`, without a pair where nothing is known. KEYHAUL_NOT_FOUND where there
+  // is no such secret; one that has expired still has metadata where it is kept.
   uint32_t (*stat)(void *store,
                    const struct keyhaul_call *call,
                    struct keyhaul_str path,
                    const struct keyhaul_get_options *options,
                    struct keyhaul_sink sink);
-  // Writes: atomic and durable before it returns. Answers with `metadata`.
+  // Writes: atomic and durable before it returns. Answers with `metadata`, of what is there now.
   uint32_t (*put)(void *store,
                   const struct keyhaul_call *call,
                   struct keyhaul_str path,
@@ -432,14 +455,16 @@ typedef struct keyhaul_plugin {
                        const struct keyhaul_recipe *recipe,
                        const struct keyhaul_put_options *options,
                        struct keyhaul_sink sink);
-  // Deletes (`delete` is a word of C++). What is not there is deleted already.
+  // Deletes, with all versions (`delete` is a word of C++). What is not there is deleted already,
+  // also where a version is given; KEYHAUL_CONFLICT where another version is there.
   uint32_t (*remove)(void *store,
                      const struct keyhaul_call *call,
                      struct keyhaul_str path,
                      const struct keyhaul_delete_options *options,
                      struct keyhaul_sink sink);
-  // Answers with `entry`, in byte order, and `next` where there is more. The root is an empty
-  // prefix.
+  // Answers with `entry` for each secret below the folder `prefix`, in byte order, a secret before
+  // a folder of the same path; and with `next` where there is more. The root is an empty prefix.
+  // The secret at `prefix` itself is not listed. Where nothing is below it, the page is empty.
   uint32_t (*list)(void *store,
                    const struct keyhaul_call *call,
                    struct keyhaul_str prefix,

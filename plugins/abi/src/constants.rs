@@ -73,9 +73,10 @@ pub const CAN_GENERATES_REMOTELY: u64 = 4096;
 
 /// `put`: anything or nothing may be there.
 pub const PUT_OVERWRITE: u32 = 0;
-/// `put`: nothing may be there.
+/// `put`: nothing may be there, else KEYHAUL_ALREADY_EXISTS.
 pub const PUT_CREATE: u32 = 1;
-/// `put`: exactly the version given may be there.
+/// `put`: exactly the version given may be there, else KEYHAUL_CONFLICT; nothing at all is
+/// KEYHAUL_NOT_FOUND.
 pub const PUT_UPDATE: u32 = 2;
 
 /// A recipe's alphabet: A-Z, a-z, 0-9.

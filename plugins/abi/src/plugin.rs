@@ -23,7 +23,7 @@ pub struct Host {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct PluginOption {
-    /// Its key.
+    /// Its key in the table `options` of the policy.
     pub name: Str,
     /// What holds where it is left out, in words.
     pub fallback: Str,
@@ -56,7 +56,7 @@ pub struct Plugin {
     /// The size of one, as the plugin knows it.
     pub option_size: usize,
     /// Opens a store and sets `store` to what every later call is given. Waits for nobody: the
-    /// first real request may.
+    /// first real request may. A plugin can have several stores, open at the same time.
     pub open: Option<
         unsafe extern "C" fn(
             call: *const Call,
@@ -70,7 +70,8 @@ pub struct Plugin {
     /// Answers with `capabilities`.
     pub capabilities:
         Option<unsafe extern "C" fn(store: *mut c_void, call: *const Call, sink: Sink) -> u32>,
-    /// Answers with `value` and `metadata`.
+    /// Answers with `value`, and `metadata` where there is any. KEYHAUL_NOT_FOUND where there is no
+    /// such secret, version or field, or the secret has expired.
     pub get: Option<
         unsafe extern "C" fn(
             store: *mut c_void,
@@ -92,7 +93,8 @@ pub struct Plugin {
             sink: Sink,
         ) -> u32,
     >,
-    /// Answers with `metadata`.
+    /// Answers with `metadata`, without a pair where nothing is known. KEYHAUL_NOT_FOUND where there
+    /// is no such secret; one that has expired still has metadata where it is kept.
     pub stat: Option<
         unsafe extern "C" fn(
             store: *mut c_void,
@@ -102,7 +104,7 @@ pub struct Plugin {
             sink: Sink,
         ) -> u32,
     >,
-    /// Writes: atomic and durable before it returns. Answers with `metadata`.
+    /// Writes: atomic and durable before it returns. Answers with `metadata`, of what is there now.
     pub put: Option<
         unsafe extern "C" fn(
             store: *mut c_void,
@@ -124,7 +126,8 @@ pub struct Plugin {
             sink: Sink,
         ) -> u32,
     >,
-    /// Deletes (`delete` is a word of C++). What is not there is deleted already.
+    /// Deletes, with all versions (`delete` is a word of C++). What is not there is deleted already,
+    /// also where a version is given; KEYHAUL_CONFLICT where another version is there.
     pub remove: Option<
         unsafe extern "C" fn(
             store: *mut c_void,
@@ -134,8 +137,9 @@ pub struct Plugin {
             sink: Sink,
         ) -> u32,
     >,
-    /// Answers with `entry`, in byte order, and `next` where there is more. The root is an empty
-    /// prefix.
+    /// Answers with `entry` for each secret below the folder `prefix`, in byte order, a secret before
+    /// a folder of the same path; and with `next` where there is more. The root is an empty prefix.
+    /// The secret at `prefix` itself is not listed. Where nothing is below it, the page is empty.
     pub list: Option<
         unsafe extern "C" fn(
             store: *mut c_void,

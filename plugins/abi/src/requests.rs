@@ -66,7 +66,9 @@ pub struct PutOptions {
     pub version: Str,
     /// This field of a map, and its siblings stay. `*`: the whole map, as a JSON object.
     pub field: Str,
-    /// 32 hexadecimal digits that make a repeated write recognisable. May be absent.
+    /// 32 hexadecimal digits that make a repeated write recognisable: the same again, for the same
+    /// path, is answered as the first time and writes nothing. May be absent, and may be passed over
+    /// without KEYHAUL_CAN_IDEMPOTENT.
     pub idempotency: Str,
     /// `expires` (RFC 3339) and `label:NAME`.
     pub attributes: *const Pair,
@@ -109,7 +111,8 @@ pub struct ListOptions {
     pub after: Str,
     /// At most this many entries, and fewer will do. 0: as many as the plugin likes, up to 1000.
     pub limit: usize,
-    /// 1: only what lies directly below, with folders.
+    /// 1: only what lies directly below, and folders for what lies deeper. 0: all of it, and no
+    /// folders.
     pub shallow: u32,
     /// 0.
     pub reserved: u32,

@@ -12,7 +12,7 @@ pub(crate) const SCHEME: &str = "plugin+exec";
 
 /// How long a plugin may say nothing where the policy does not say: less than the time limit of an
 /// attempt, so that the next one finds a fresh process.
-const STALL: Duration = Duration::from_secs(8);
+pub(crate) const STALL: Duration = Duration::from_secs(8);
 
 const LONGEST_STALL: Duration = Duration::from_secs(24 * 3600);
 

@@ -1,6 +1,7 @@
 //! Starting a program with as little of keyhaul's as can be.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -82,8 +83,15 @@ pub(crate) fn start(
 }
 
 /// In the child: no new privileges, no descriptors but the three, no core dumps, files of its own
-/// closed to others, and nothing in reach that is behind the fence.
+/// closed to others, signals as a program expects them, and nothing in reach that is behind the fence.
 fn confine(rules: Option<&OwnedFd>) -> io::Result<()> {
+    // The thread that starts it may block them all.
+    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the first call fills in the set that the second one reads; both are allowed here.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
     rustix::thread::set_no_new_privs(true)?;
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let most = |most| Rlimit {

@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use keyhaul_core::{Error, ErrorKind};
+use tokio::task::JoinError;
 
 /// A plugin that does not keep to the protocol: it was killed.
 pub(crate) fn broken(what: impl Into<Cow<'static, str>>) -> Error {
@@ -46,6 +47,11 @@ pub(crate) fn stalled(after: Duration) -> Error {
         ),
     )
     .with_advice("where it needs longer for an answer, raise the store's `stall`")
+}
+
+/// A task of ours that did not end as tasks do.
+pub(crate) fn lost(error: JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "a task of the plugin's host was lost").with_source(error)
 }
 
 /// A caller that stopped waiting.

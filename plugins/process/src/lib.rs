@@ -34,6 +34,7 @@ mod outbox;
 mod reader;
 mod redact;
 mod requests;
+mod said;
 mod session;
 mod store;
 mod supervisor;
@@ -48,11 +49,25 @@ use keyhaul_core::{Descriptor, Result, SecretStore, StoreConfig, StoreFactory};
 
 use crate::config::{OPTIONS, SCHEME, Settings};
 
+pub use said::{Inspection, Rule, Said, SaidOption, inspect};
 pub use store::ProcessStore;
 
 /// Makes stores of programs: `plugin+exec`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessFactory;
+
+impl ProcessFactory {
+    /// As [`StoreFactory::open`], for those who want to know what the program says of itself.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn store(&self, config: &StoreConfig) -> Result<ProcessStore> {
+        let settings = Settings::new(config)?;
+        let location = format!("{SCHEME}://{}", settings.program.display());
+        let descriptor = Descriptor::new(&config.name, SCHEME, location);
+        Ok(ProcessStore::new(descriptor, settings))
+    }
+}
 
 impl StoreFactory for ProcessFactory {
     fn schemes(&self) -> &[&'static str] {
@@ -81,9 +96,6 @@ impl StoreFactory for ProcessFactory {
     }
 
     fn open(&self, config: &StoreConfig) -> Result<Arc<dyn SecretStore>> {
-        let settings = Settings::new(config)?;
-        let location = format!("{SCHEME}://{}", settings.program.display());
-        let descriptor = Descriptor::new(&config.name, SCHEME, location);
-        Ok(Arc::new(ProcessStore::new(descriptor, settings)))
+        Ok(Arc::new(self.store(config)?))
     }
 }

@@ -12,6 +12,7 @@ use keyhaul_core::{
 
 use crate::config::Settings;
 use crate::law::{self, need};
+use crate::said::Said;
 use crate::session::Session;
 use crate::supervisor::Supervisor;
 use crate::wire::{Line, Reply};
@@ -29,6 +30,15 @@ impl ProcessStore {
             descriptor,
             supervisor: Arc::new(Supervisor::new(settings)),
         }
+    }
+
+    /// What the program says of itself, which is started where it does not run.
+    ///
+    /// # Errors
+    /// Why it cannot be started, or its options are not taken.
+    pub async fn said(&self, request: &Request) -> Result<Said> {
+        let session = self.supervisor.session(request.deadline).await?;
+        Ok(Said::from(session.talk.hello()?))
     }
 
     /// The plugin, running, and able to do all of `wanted`.

@@ -3,12 +3,12 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use keyhaul_core::{Error, ErrorKind, Result};
+use keyhaul_core::{Error, Result};
 use tokio::sync::Mutex;
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use crate::config::Settings;
-use crate::error::too_late;
+use crate::error::{lost, too_late};
 use crate::session::Session;
 use crate::wire::Line;
 use crate::{confined, options, trust};
@@ -176,8 +176,4 @@ impl Past {
         }
         Err(error.duplicate().with_retry_after(left).with_refusal())
     }
-}
-
-fn lost(error: JoinError) -> Error {
-    Error::new(ErrorKind::Internal, "a task of the plugin's host was lost").with_source(error)
 }
