@@ -1,0 +1,180 @@
+//! From the policy's words to settings. No I/O.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use keyhaul_core::registry::{OptionKind, OptionSpec};
+use keyhaul_core::{Error, ErrorKind, Result, StoreConfig};
+
+pub(crate) const SCHEME: &str = "systemd-creds";
+const PROGRAM: &str = "/usr/bin/systemd-creds";
+
+/// Never the key that is none, whatever systemd calls it.
+const KEYS: &[&str] = &["auto", "host", "host+tpm2", "tpm2"];
+
+pub(crate) const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "create",
+        kind: OptionKind::Boolean,
+        default: "false",
+        help: "Make the folder with the first write.",
+    },
+    OptionSpec {
+        name: "folder",
+        kind: OptionKind::Text,
+        default: "none: it is needed",
+        help: "Where the credentials lie, an absolute path, as /etc/credstore.encrypted. Only root or the user may be able to write to it.",
+    },
+    OptionSpec {
+        name: "key",
+        kind: OptionKind::Text,
+        default: "auto",
+        help: "What new credentials are sealed to: host, tpm2, host+tpm2, or auto, which is the host's key, and its TPM2 where there is one.",
+    },
+    OptionSpec {
+        name: "program",
+        kind: OptionKind::Text,
+        default: "/usr/bin/systemd-creds",
+        help: "The program, an absolute path.",
+    },
+];
+
+/// What a store is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) create: bool,
+    pub(crate) folder: PathBuf,
+    pub(crate) key: String,
+    pub(crate) program: PathBuf,
+}
+
+impl Settings {
+    pub(crate) fn new(config: &StoreConfig) -> Result<Self> {
+        // A plugin is given its scheme and the store's name, which says nothing of the folder.
+        let bare = |url: &str| {
+            url.strip_prefix("systemd-creds:")
+                .is_some_and(|rest| rest.is_empty() || rest == config.name)
+        };
+        if config.url.scheme() == SCHEME && !bare(config.url.as_str()) {
+            return Err(invalid(
+                "a systemd-creds store's url is `systemd-creds:` and nothing more",
+            )
+            .with_advice("name the folder by the option `folder`"));
+        }
+        let folder = absolute(config, "folder")?.ok_or_else(|| {
+            invalid("a systemd-creds store needs `folder`")
+                .with_advice("as folder = \"/etc/credstore.encrypted\"")
+        })?;
+        if folder.parent().is_none() {
+            return Err(at(config, "folder", "`folder` is not `/`"));
+        }
+        let key = config.options.text("key").unwrap_or("auto");
+        if !KEYS.contains(&key) {
+            return Err(at(
+                config,
+                "key",
+                format!("`key` is one of: {}", KEYS.join(", ")),
+            ));
+        }
+        Ok(Self {
+            create: config.options.boolean("create").unwrap_or(false),
+            folder,
+            key: key.to_owned(),
+            program: absolute(config, "program")?.unwrap_or_else(|| PROGRAM.into()),
+        })
+    }
+}
+
+fn absolute(config: &StoreConfig, option: &str) -> Result<Option<PathBuf>> {
+    match config.options.text(option) {
+        Some(text) if !text.starts_with('/') || text.contains('\0') => Err(at(
+            config,
+            option,
+            format!("`{option}` is an absolute path"),
+        )),
+        text => Ok(text.map(PathBuf::from)),
+    }
+}
+
+fn invalid(rule: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, rule)
+}
+
+fn at(config: &StoreConfig, option: &str, rule: impl Into<Cow<'static, str>>) -> Error {
+    match config.options.place(option) {
+        Some(place) => invalid(rule).with_place(place),
+        None => invalid(rule),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keyhaul_core::registry::{OptionValue, Options, Value};
+
+    use super::*;
+
+    #[test]
+    fn the_book_has_every_option() {
+        let page = include_str!("../../../docs/plugin-systemd-creds.md");
+        for option in OPTIONS {
+            let row = format!("\n| `{}` |", option.name);
+            assert!(page.contains(&row), "{} is not in the book", option.name);
+        }
+    }
+
+    fn settings(url: &str, options: &[(&str, &str)]) -> Result<Settings> {
+        let options = options.iter().map(|(name, text)| {
+            let value = Value::Text((*text).to_owned());
+            let place = "keyhaul.toml:3:1".to_owned();
+            ((*name).to_owned(), OptionValue { value, place })
+        });
+        let options = Options(options.collect());
+        Settings::new(&StoreConfig::new(
+            "creds",
+            url,
+            options,
+            "keyhaul.toml:2:1",
+        )?)
+    }
+
+    #[test]
+    fn a_folder_is_enough() {
+        for url in ["systemd-creds:", "systemd-creds:creds"] {
+            let settings = settings(url, &[("folder", "/var/lib/creds")]).expect(url);
+            assert_eq!(settings.key, "auto");
+            assert_eq!(settings.program, PathBuf::from("/usr/bin/systemd-creds"));
+            assert!(!settings.create);
+        }
+    }
+
+    #[test]
+    fn what_means_nothing_or_protects_nothing_is_refused() {
+        type Options<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(&str, Options<'_>, &str); 7] = [
+            ("systemd-creds:", &[], "needs `folder`"),
+            ("systemd-creds:///a", &[("folder", "/a")], "nothing more"),
+            ("systemd-creds:", &[("folder", "a")], "absolute"),
+            ("systemd-creds:", &[("folder", "/")], "not `/`"),
+            (
+                "systemd-creds:",
+                &[("folder", "/a"), ("key", "null")],
+                "one of",
+            ),
+            (
+                "systemd-creds:",
+                &[("folder", "/a"), ("key", "tpm2-absent")],
+                "one of",
+            ),
+            (
+                "systemd-creds:",
+                &[("folder", "/a"), ("program", "x")],
+                "absolute",
+            ),
+        ];
+        for (url, options, rule) in cases {
+            let error = settings(url, options).expect_err(rule);
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{rule}");
+            assert!(error.to_string().contains(rule), "{error}");
+        }
+    }
+}
