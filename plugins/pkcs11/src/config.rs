@@ -63,8 +63,12 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn new(config: &StoreConfig) -> Result<Self> {
-        // Inside a plugin the url is the plugin's own, and says nothing of the token.
-        if config.url.scheme() == SCHEME && config.url.as_str() != "pkcs11:" {
+        // A plugin is given its scheme and the store's name, which says nothing of the token.
+        let bare = |url: &str| {
+            url.strip_prefix("pkcs11:")
+                .is_some_and(|rest| rest.is_empty() || rest == config.name)
+        };
+        if config.url.scheme() == SCHEME && !bare(config.url.as_str()) {
             return Err(
                 invalid("a pkcs11 store's url is `pkcs11:` and nothing more")
                     .with_advice("name the token by the options `module`, `token` and `serial`"),
@@ -161,6 +165,15 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn the_book_has_every_option() {
+        let page = include_str!("../../../docs/plugin-pkcs11.md");
+        for option in OPTIONS {
+            let row = format!("\n| `{}` |", option.name);
+            assert!(page.contains(&row), "{} is not in the book", option.name);
+        }
+    }
+
     fn settings(url: &str, options: &[(&str, Value)]) -> Result<Settings> {
         let options = options.iter().map(|(name, value)| {
             let value = value.clone();
@@ -178,7 +191,7 @@ mod tests {
     #[test]
     fn a_module_and_a_pin_are_enough() {
         let options = [("module", text("/lib/m.so")), ("pin", text("file:/pin"))];
-        for url in ["pkcs11:", "plugin:///usr/lib/keyhaul/libkeyhaul_pkcs11.so"] {
+        for url in ["pkcs11:", "pkcs11:hsm"] {
             let settings = settings(url, &options).expect(url);
             assert_eq!(settings.application, "keyhaul");
             assert_eq!(settings.sessions, 8);
@@ -189,7 +202,8 @@ mod tests {
     #[test]
     fn what_means_nothing_is_refused_with_the_rule_and_never_the_pin() {
         let whole = [("module", text("/lib/m.so")), ("pin", text("file:/pin"))];
-        let cases: [(&str, &[(&str, Value)], &str); 9] = [
+        type Changed<'a> = &'a [(&'a str, Value)];
+        let cases: [(&str, Changed<'_>, &str); 9] = [
             ("pkcs11:token=vms", &[], "nothing more"),
             ("pkcs11:", &[("module", text("m.so"))], "absolute"),
             ("pkcs11:", &[("pin", text("hunter2"))], "source"),

@@ -21,15 +21,16 @@
 //!
 //! - A login counts for all sessions of a process with a token. The store logs in once, looks
 //!   before each operation whether that still holds, and logs in anew where it does not.
-//! - **A PIN that the token refused is never tried again**, by no retry and no later request, until
-//!   its source says another one. And no PIN is tried where the token says that one more wrong one
+//! - **A PIN that the token refused is never tried again**, by no retry, no later request and no
+//!   other store of the process, until its source says another one or the token took one. And no PIN is tried where the token says that one more wrong one
 //!   would lock it: so no policy with a mistake, and no unit that is restarted over and over, locks
 //!   a token that says so.
 //! - Libraries of tokens block. Calls run on threads, as many as the store has sessions; one that
 //!   never returns costs its thread, and no more.
 //! - Within a process, a write is alone with the library: SoftHSM 2.6 shows an object that is being
 //!   made to other threads, in part, and fails to make one while they search. Stores of one factory
-//!   keep each other's turns. Between processes it does neither.
+//!   keep each other's turns. Between processes it does neither; but a search beside a writer can
+//!   find nothing where there always was something, so that nothing is looked for three times.
 //! - The library is loaded once, told to lock for threads (`CKF_OS_LOCKING_OK`), and neither
 //!   finalised nor unloaded: others in the process may use it. A forked child that goes on without
 //!   `exec` may not use the store, as PKCS#11 says of the library.
@@ -65,6 +66,7 @@ pub const MAX_VALUE: usize = 64 * 1024;
 #[derive(Clone, Debug, Default)]
 pub struct Pkcs11Factory {
     gates: gate::Gates,
+    refusals: pin::Refusals,
 }
 
 impl StoreFactory for Pkcs11Factory {
@@ -93,6 +95,10 @@ impl StoreFactory for Pkcs11Factory {
     }
 
     fn open(&self, config: &StoreConfig) -> Result<Arc<dyn SecretStore>> {
-        Ok(Arc::new(Pkcs11Store::open(config, &self.gates)?))
+        Ok(Arc::new(Pkcs11Store::open(
+            config,
+            &self.gates,
+            &self.refusals,
+        )?))
     }
 }

@@ -1,5 +1,6 @@
 //! The token's library: which one may be loaded, and the token in it.
 
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -112,32 +113,131 @@ fn trusted(path: &Path) -> Result<PathBuf> {
         error.with_advice("see `module` in the policy, and whether its package is installed")
     };
     let real = path.canonicalize().map_err(failed)?;
-    let us = rustix::process::geteuid().as_raw();
-    for (depth, place) in real.ancestors().enumerate() {
-        let metadata = place.metadata().map_err(failed)?;
-        if depth == 0 && !metadata.is_file() {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                format!("{} is no file", place.display()),
-            ));
-        }
-        let mode = metadata.mode();
-        // What lies in a sticky folder like /tmp, others cannot replace; but they could have been
-        // first with the file itself.
-        let sticky = depth > 1 && mode & 0o1000 != 0;
-        let open = mode & 0o022 != 0 && !sticky;
-        if open || ![0, us].contains(&metadata.uid()) {
-            return Err(Error::new(
-                ErrorKind::PermissionDenied,
-                format!(
-                    "{} belongs to uid {} with mode {:04o}: others could change what is loaded",
-                    place.display(),
-                    metadata.uid(),
-                    mode & 0o7777
-                ),
-            )
-            .with_advice("only root, or the user who runs keyhaul, may own it and write to it"));
+    // Whoever can turn a link to another library of root's chooses what is loaded, too.
+    for place in [path, &real] {
+        for (depth, above) in place.ancestors().enumerate() {
+            let metadata = above.metadata().map_err(failed)?;
+            if depth == 0 && !metadata.is_file() {
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    format!("{} is no file", above.display()),
+                ));
+            }
+            ours_alone(above, &metadata, depth)?;
         }
     }
     Ok(real)
+}
+
+/// Refuses a place that others own or can write to: the library itself at depth 0, its folder at 1.
+fn ours_alone(place: &Path, metadata: &Metadata, depth: usize) -> Result<()> {
+    let mode = metadata.mode();
+    // What lies in a sticky folder like /tmp, others cannot replace; but they could have been
+    // first with the file itself.
+    let sticky = depth > 1 && mode & 0o1000 != 0;
+    let open = mode & 0o022 != 0 && !sticky;
+    let us = rustix::process::geteuid().as_raw();
+    if !open && [0, us].contains(&metadata.uid()) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::PermissionDenied,
+        format!(
+            "{} belongs to uid {} with mode {:04o}: others could change what is loaded",
+            place.display(),
+            metadata.uid(),
+            mode & 0o7777
+        ),
+    )
+    .with_advice("only root, or the user who runs keyhaul, may own it and write to it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use super::*;
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a mode");
+    }
+
+    fn refused(path: &Path) -> ErrorKind {
+        let error = trusted(path).expect_err("refused");
+        assert!(
+            error.to_string().contains('/'),
+            "it names no place: {error}"
+        );
+        error.kind()
+    }
+
+    #[test]
+    fn a_library_that_others_could_change_is_not_loaded() {
+        let outer = tempfile::tempdir().expect("a folder");
+        let folder = outer.path().join("lib");
+        fs::create_dir(&folder).expect("a folder");
+        let library = folder.join("token.so");
+        fs::write(&library, "").expect("a file");
+        mode(&folder, 0o755);
+        mode(&library, 0o755);
+        assert_eq!(trusted(&library).expect("ours alone"), library);
+
+        for open in [0o775, 0o757, 0o777] {
+            for place in [library.as_path(), &folder, outer.path()] {
+                mode(place, open);
+                assert_eq!(refused(&library), ErrorKind::PermissionDenied, "{open:o}");
+                mode(place, 0o755);
+            }
+        }
+        // Nobody can replace what lies in a sticky folder, but anybody can be first.
+        mode(&folder, 0o1777);
+        assert_eq!(refused(&library), ErrorKind::PermissionDenied);
+        mode(&folder, 0o755);
+        mode(outer.path(), 0o1777);
+        trusted(&library).expect("as under /tmp");
+        mode(outer.path(), 0o755);
+
+        // Only root can give files away.
+        if rustix::process::geteuid().is_root() {
+            for place in [library.as_path(), &folder, outer.path()] {
+                chown(place, Some(65534), None).expect("given away");
+                assert_eq!(refused(&library), ErrorKind::PermissionDenied);
+                chown(place, Some(0), None).expect("taken back");
+            }
+        }
+        trusted(&library).expect("ours alone, again");
+    }
+
+    #[test]
+    fn a_link_counts_as_what_it_leads_to_and_where_it_lies() {
+        let (ours, open) = (tempfile::tempdir(), tempfile::tempdir());
+        let (ours, open) = (ours.expect("a folder"), open.expect("a folder"));
+        let library = ours.path().join("token.so");
+        fs::write(&library, "").expect("a file");
+        let link = ours.path().join("link.so");
+        symlink(&library, &link).expect("a link");
+        assert_eq!(trusted(&link).expect("ours alone"), library);
+        mode(&library, 0o666);
+        assert_eq!(refused(&link), ErrorKind::PermissionDenied);
+        mode(&library, 0o644);
+
+        mode(open.path(), 0o777);
+        let link = open.path().join("link.so");
+        symlink(&library, &link).expect("a link");
+        assert_eq!(refused(&link), ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn what_is_no_library_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let missing = folder.path().join("missing.so");
+        assert_eq!(refused(&missing), ErrorKind::InvalidConfig);
+        assert_eq!(refused(folder.path()), ErrorKind::InvalidConfig);
+        let text = folder.path().join("text.so");
+        fs::write(&text, "no library").expect("a file");
+        let error = Module::load(&text).err().expect("no library");
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.message().contains("text.so"), "{error}");
+    }
 }

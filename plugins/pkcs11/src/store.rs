@@ -17,6 +17,7 @@ use crate::config::{SCHEME, Settings};
 use crate::error::Failure;
 use crate::gate::Gates;
 use crate::objects;
+use crate::pin::Refusals;
 use crate::token::{Desk, Token};
 
 const READS: Capability = Capability::READ.union(Capability::LIST);
@@ -43,14 +44,15 @@ impl Pkcs11Store {
     ///
     /// # Errors
     /// `InvalidConfig` with the option and the rule.
-    pub(crate) fn open(config: &StoreConfig, gates: &Gates) -> Result<Self> {
+    pub(crate) fn open(config: &StoreConfig, gates: &Gates, refusals: &Refusals) -> Result<Self> {
         let settings = Settings::new(config)?;
         let location = format!("{SCHEME}:{}", settings.token_name());
         let sessions = settings.sessions as usize;
+        let gate = gates.of(&settings.module);
         Ok(Self {
             descriptor: Descriptor::new(&config.name, SCHEME, location),
             threads: Arc::new(Semaphore::new(sessions)),
-            token: Arc::new(Token::new(gates.of(&settings.module), settings)),
+            token: Arc::new(Token::new(gate, refusals.clone(), settings)),
             sessions,
         })
     }

@@ -1,7 +1,7 @@
 //! A token: found, logged in to, and worked with in sessions that are kept for the next one.
 
 use std::fmt;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cryptoki::error::{Error as Pkcs11Error, RvError};
@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::error::Failure;
 use crate::gate::Gate;
 use crate::module::Module;
-use crate::pin::Pin;
+use crate::pin::{Pin, Refusals, Refused};
 use crate::raw::Values;
 
 /// How long work waits for a session, where the token has fewer than the store would use.
@@ -22,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A token. All of it blocks.
 pub(crate) struct Token {
-    gate: Gate,
+    gate: Arc<Gate>,
+    refusals: Refusals,
     settings: Settings,
     state: Mutex<State>,
     returned: Condvar,
@@ -40,6 +41,7 @@ struct State {
 struct Link {
     slot: Slot,
     read_only: bool,
+    refused: Arc<Mutex<Refused>>,
     idle: Vec<Session>,
     /// How many sessions are at work.
     busy: usize,
@@ -55,7 +57,7 @@ pub(crate) struct Desk<'a> {
 }
 
 impl Token {
-    pub(crate) fn new(gate: Gate, settings: Settings) -> Self {
+    pub(crate) fn new(gate: Arc<Gate>, refusals: Refusals, settings: Settings) -> Self {
         let state = State {
             module: None,
             link: None,
@@ -64,6 +66,7 @@ impl Token {
         };
         Self {
             gate,
+            refusals,
             settings,
             state: Mutex::new(state),
             returned: Condvar::new(),
@@ -73,7 +76,7 @@ impl Token {
     /// Does `work`, which changes nothing, in a session. Where the session turns out to be worth
     /// nothing, as after the token was taken out and put in again, once more in a new one.
     pub(crate) fn with<T>(&self, work: impl Fn(&Desk<'_>) -> Result<T, Failure>) -> Result<T> {
-        let _turn = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.gate.read()?;
         self.twice(work)
     }
 
@@ -82,15 +85,19 @@ impl Token {
         &self,
         work: impl Fn(&Desk<'_>) -> Result<T, Failure>,
     ) -> Result<T> {
-        let _turn = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.gate.write()?;
         self.twice(work)
     }
 
     /// Whether the token takes no writes, as it says now. Needs no login.
     pub(crate) fn is_read_only(&self) -> Result<bool> {
         let mut state = self.state();
-        state.disconnect_if_changed(&self.settings)?;
-        Ok(state.connect(&self.settings)?.1.read_only)
+        if state.has_changed(self)? {
+            let epoch = state.epoch;
+            state.forget(self, epoch);
+        }
+        let _door = self.gate.door()?;
+        Ok(state.connect(self)?.1.read_only)
     }
 
     fn twice<T>(&self, work: impl Fn(&Desk<'_>) -> Result<T, Failure>) -> Result<T> {
@@ -114,8 +121,8 @@ impl Token {
         if let Err(failure) = &done
             && failure.is_stale()
         {
-            visit.session = None;
-            self.state().forget(visit.epoch);
+            close(&self.gate, visit.session.take());
+            self.state().forget(self, visit.epoch);
         }
         done
     }
@@ -126,7 +133,7 @@ impl Token {
         let mut is_fresh = false;
         let mut state = self.state();
         loop {
-            match state.session(&self.settings) {
+            match state.session(self) {
                 Ok((session, values, read_only)) => {
                     return Ok(Visit {
                         token: self,
@@ -140,7 +147,7 @@ impl Token {
                 // such thing.
                 Err(failure) if failure.is_stale() && !is_fresh => {
                     let epoch = state.epoch;
-                    state.forget(epoch);
+                    state.forget(self, epoch);
                     is_fresh = true;
                 }
                 Err(failure) if failure.is_out_of_sessions() && state.is_busy() => {
@@ -162,33 +169,41 @@ impl Token {
 }
 
 impl State {
-    fn session(&mut self, settings: &Settings) -> Result<(Session, Values, bool), Failure> {
-        let (module, link) = self.connect(settings)?;
+    fn session(&mut self, token: &Token) -> Result<(Session, Values, bool), Failure> {
+        // Let go of last: a session that cannot be used is closed before.
+        let _door = token.gate.door()?;
+        let (module, link) = self.connect(token)?;
         let (values, read_only) = (module.values, link.read_only);
         let session = match link.idle.pop() {
             Some(session) => session,
             None if read_only => module.pkcs11.open_ro_session(link.slot)?,
             None => module.pkcs11.open_rw_session(link.slot)?,
         };
-        let slot = link.slot;
-        self.log_in(&session, slot)?;
+        let (slot, refused) = (link.slot, Arc::clone(&link.refused));
+        self.log_in(&session, slot, &refused)?;
         if let Some(link) = &mut self.link {
             link.busy += 1;
         }
         Ok((session, values, read_only))
     }
 
-    fn connect(&mut self, settings: &Settings) -> Result<(&Module, &mut Link), Failure> {
+    fn connect(&mut self, token: &Token) -> Result<(&Module, &mut Link), Failure> {
         if self.module.is_none() {
-            self.module = Some(Module::load(&settings.module)?);
+            self.module = Some(Module::load(&token.settings.module)?);
         }
         let module = self.module.as_ref().ok_or_else(nothing)?;
         if self.link.is_none() {
-            let (slot, info) = module.find(settings)?;
+            let (slot, info) = module.find(&token.settings)?;
             self.epoch += 1;
             self.link = Some(Link {
                 slot,
                 read_only: info.write_protected(),
+                // Serial numbers are a maker's own.
+                refused: token.refusals.of(&format!(
+                    "{}/{}",
+                    info.manufacturer_id(),
+                    info.serial_number()
+                )),
                 idle: Vec::new(),
                 busy: 0,
             });
@@ -197,38 +212,48 @@ impl State {
         Ok((module, link))
     }
 
-    /// Gives up a link whose token is no longer there, or no longer as it was.
-    fn disconnect_if_changed(&mut self, settings: &Settings) -> Result<(), Failure> {
-        let (module, link) = self.connect(settings)?;
-        let is_same = match module.pkcs11.get_token_info(link.slot) {
-            Ok(info) => info.write_protected() == link.read_only,
-            Err(_) => false,
-        };
-        if !is_same {
-            self.forget(self.epoch);
-        }
-        Ok(())
+    /// Whether the link's token is no longer there, or no longer as it was.
+    fn has_changed(&mut self, token: &Token) -> Result<bool, Failure> {
+        let _door = token.gate.door()?;
+        let (module, link) = self.connect(token)?;
+        Ok(match module.pkcs11.get_token_info(link.slot) {
+            Ok(info) => info.write_protected() != link.read_only,
+            Err(_) => true,
+        })
     }
 
     /// Sees to it that `session` is the user's. A search in one that is not would find nothing, and
     /// every secret would seem to be gone.
-    fn log_in(&mut self, session: &Session, slot: Slot) -> Result<(), Failure> {
+    fn log_in(
+        &mut self,
+        session: &Session,
+        slot: Slot,
+        refused: &Mutex<Refused>,
+    ) -> Result<(), Failure> {
+        if is_users(session)? {
+            return Ok(());
+        }
+        // One login at a time: what one store learns of a PIN, the next knows before it tries.
+        let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
         if is_users(session)? {
             return Ok(());
         }
         let module = self.module.as_ref().ok_or_else(nothing)?;
         may_log_in(&module.pkcs11.get_token_info(slot)?)?;
-        let pin = self.pin.for_login()?;
+        let pin = self.pin.for_login(&refused)?;
         // Wiped by its type.
         let copy = RawAuthPin::new(Box::new(pin.expose().to_vec()));
         match session.login_with_raw(UserType::User, &copy) {
-            Ok(()) => self.pin.accept(),
+            Ok(()) => refused.clear(),
             // By somebody else in this process, a moment ago.
             Err(Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
             Err(Pkcs11Error::Pkcs11(
                 RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange,
                 _,
-            )) => return Err(self.pin.refuse(pin).into()),
+            )) => {
+                refused.add(pin);
+                return Err(self.pin.refusal().into());
+            }
             Err(error) => return Err(error.into()),
         }
         Ok(())
@@ -239,10 +264,18 @@ impl State {
     }
 
     /// Gives up the link of this epoch, with the sessions that are kept.
-    fn forget(&mut self, epoch: u64) {
+    fn forget(&mut self, token: &Token, epoch: u64) {
         if self.epoch == epoch {
-            self.link = None;
+            close(&token.gate, self.link.take());
         }
+    }
+}
+
+/// Closes sessions, or what has some: at the door. Where that is not free in time, they stay open.
+fn close<T>(gate: &Gate, sessions: T) {
+    match gate.door() {
+        Ok(_door) => drop(sessions),
+        Err(_) => std::mem::forget(sessions),
     }
 }
 
@@ -260,11 +293,25 @@ impl Drop for Visit<'_> {
         let session = self.session.take();
         let mut state = self.token.state();
         let epoch = state.epoch;
-        if let Some(link) = state.link.as_mut().filter(|_| epoch == self.epoch) {
-            link.busy = link.busy.saturating_sub(1);
-            link.idle.extend(session);
+        match state.link.as_mut().filter(|_| epoch == self.epoch) {
+            Some(link) => {
+                link.busy = link.busy.saturating_sub(1);
+                link.idle.extend(session);
+            }
+            None if session.is_some() => close(&self.token.gate, session),
+            None => {}
         }
         self.token.returned.notify_one();
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        let link = state.unwrap_or_else(PoisonError::into_inner).link.take();
+        if link.is_some() {
+            close(&self.gate, link);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use keyhaul_core::registry::Value;
 use keyhaul_core::{Capability, ErrorKind, GetOptions, PutOptions};
-use support::{Hsm, PIN, impatient, in_own_process, layered, path, secret};
+use support::{Hsm, PIN, impatient, in_own_process, layered, path, secret, text};
 
 #[tokio::test]
 async fn a_wrong_pin_is_tried_once() {
@@ -17,9 +17,11 @@ async fn a_wrong_pin_is_tried_once() {
     }
     let hsm = Hsm::with_trouble("vms");
     hsm.set_pin("wrong");
-    let store = layered(hsm.store());
+    // Two names for one token, as a policy may have them.
+    let stores = [layered(hsm.store()), layered(hsm.store())];
+    let [store, _] = &stores;
     let (a, options) = (path("a"), GetOptions::default());
-    for came in join_all((0..20).map(|_| store.get(&a, &options))).await {
+    for came in join_all((0..20).map(|n| stores[n % 2].get(&a, &options))).await {
         let error = came.expect_err("the PIN is wrong");
         assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
         assert!(
@@ -35,6 +37,28 @@ async fn a_wrong_pin_is_tried_once() {
 
     hsm.set_pin(PIN);
     store.probe().await.expect("the PIN is right");
+    assert_eq!(hsm.calls("C_Login"), 2);
+}
+
+#[tokio::test]
+async fn a_wrong_pin_of_one_store_is_not_tried_for_another_in_turn() {
+    if !in_own_process("a_wrong_pin_of_one_store_is_not_tried_for_another_in_turn") {
+        return;
+    }
+    let hsm = Hsm::with_trouble("vms");
+    hsm.set_pin("wrong");
+    let one = hsm.store();
+    let other = hsm.store_with(&[("pin", text("env:KEYHAUL_TEST_PIN"))]);
+    // The other's is missing: that is no try.
+    let error = other.probe().await.expect_err("no PIN at all");
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+    assert_eq!(hsm.calls("C_Login"), 0);
+    for wrong in ["wrong", "worse", "wrong", "worse"] {
+        hsm.set_pin(wrong);
+        let error = one.probe().await.expect_err("wrong");
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
+    }
+    // Each of them once, although they came in turn.
     assert_eq!(hsm.calls("C_Login"), 2);
 }
 
@@ -158,4 +182,25 @@ async fn a_call_that_hangs_costs_its_thread_and_no_more() {
     let store = keyhaul_core::layers::Layer::over(came, store);
     let came = store.get(&a, &options).await.expect("goes on");
     assert_eq!(came.value.expose(), b"value");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_login_that_hangs_is_made_once() {
+    if !in_own_process("a_login_that_hangs_is_made_once") {
+        return;
+    }
+    let hsm = Hsm::with_trouble("vms");
+    hsm.trouble("hang-login");
+    let store = impatient(hsm.store(), Duration::from_millis(200));
+    let (a, options) = (path("a"), GetOptions::default());
+    for came in join_all((0..20).map(|_| store.get(&a, &options))).await {
+        assert_eq!(came.expect_err("hangs").kind(), ErrorKind::Timeout);
+    }
+    assert_eq!(hsm.calls("C_Login"), 1);
+    hsm.trouble("");
+    let again = keyhaul_core::layers::Retry::new(20);
+    let store = keyhaul_core::layers::Layer::over(again, store);
+    let error = store.get(&a, &options).await.expect_err("nothing there");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert_eq!(hsm.calls("C_Login"), 1);
 }

@@ -43,7 +43,7 @@ pub fn in_own_process(test: &str) -> bool {
         .expect("run");
     let said = [done.stdout, done.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    assert!(done.status.success(), "{said}");
+    assert!(done.status.success(), "{}: {said}", done.status);
     // A name that no test has runs none, and succeeds.
     assert!(said.contains("1 passed"), "{said}");
     false
@@ -66,6 +66,11 @@ impl Hsm {
             .output()
             .unwrap_or_else(|error| panic!("softhsm2-util: {error}; {INSTALL}"));
         assert!(done.status.success(), "{done:?}");
+        Self::existing(label)
+    }
+
+    /// The token of this label, which another handle made.
+    pub fn existing(label: &str) -> Self {
         let hsm = Self {
             label: label.to_owned(),
             module: LIBRARY.into(),
@@ -100,14 +105,26 @@ impl Hsm {
 
     /// A store in the token with these options too.
     pub fn store_with(&self, more: &[(&str, Value)]) -> Arc<dyn SecretStore> {
+        let place = "keyhaul.toml:2:1";
+        let config = StoreConfig::new("hsm", "pkcs11:", self.options(more), place);
+        let config = config.expect("a config");
+        self.factory.open(&config).expect("no I/O, no failure")
+    }
+
+    /// What a policy says of the token, and these options too.
+    pub fn options(&self, more: &[(&str, Value)]) -> Options {
         let pin = format!("file:{}", self.pin_file().display());
-        let mut options = vec![
+        let own = [
             ("module", text(&self.module.to_string_lossy())),
             ("pin", text(&pin)),
             ("token", text(&self.label)),
         ];
-        options.extend_from_slice(more);
-        open(&self.factory, &options)
+        let options = own.iter().chain(more).map(|(name, value)| {
+            let value = value.clone();
+            let place = "keyhaul.toml:3:1".to_owned();
+            ((*name).to_owned(), OptionValue { value, place })
+        });
+        Options(options.collect())
     }
 
     /// Writes the PIN that the store reads.
@@ -134,18 +151,6 @@ impl Hsm {
     fn pin_file(&self) -> PathBuf {
         self.folder.path().join("pin")
     }
-}
-
-/// A store with these options, as the policy would open it.
-pub fn open(factory: &Pkcs11Factory, options: &[(&str, Value)]) -> Arc<dyn SecretStore> {
-    let options = options.iter().map(|(name, value)| {
-        let value = value.clone();
-        let place = "keyhaul.toml:3:1".to_owned();
-        ((*name).to_owned(), OptionValue { value, place })
-    });
-    let options = Options(options.collect());
-    let config = StoreConfig::new("hsm", "pkcs11:", options, "keyhaul.toml:2:1").expect("a config");
-    factory.open(&config).expect("no I/O, no failure")
 }
 
 /// A store with every layer.

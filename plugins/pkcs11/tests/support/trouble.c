@@ -3,6 +3,7 @@
  *
  *   final-try      the token says that one more wrong PIN locks it
  *   hang           searches do not return while it says so
+ *   hang-login     the same of logins
  *   locked         the token says that its PIN is locked
  *   read-only      the token says that it takes no writes
  *   removed        the token is taken out: its sessions and its login are gone
@@ -124,6 +125,8 @@ static word get_session_info(word session, word *info) {
 static word login(word session, word user, unsigned char *pin, word length) {
     word (*next)(word, word, unsigned char *, word) = real.functions[LOGIN];
     called("C_Login");
+    while (there_is("hang-login"))
+        usleep(1000);
     return next(session, user, pin, length);
 }
 
