@@ -191,11 +191,7 @@ impl Registry {
 }
 
 /// The error for an unknown word: it lists what is known and points at the nearest.
-pub(crate) fn unknown<'a>(
-    what: &str,
-    found: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Error {
+pub fn unknown<'a>(what: &str, found: &str, known: impl IntoIterator<Item = &'a str>) -> Error {
     let mut known: Vec<&str> = known.into_iter().collect();
     known.sort_unstable();
     let near = known.iter().copied().find(|word| is_near(word, found));

@@ -30,6 +30,9 @@ pub enum OptionKind {
     Credential,
     /// A number of seconds or a text like `500ms`, `5s`, `2m`.
     Duration,
+    /// A table whose keys only somebody else knows, as a plugin does. They are held against what
+    /// that one declares when it is first asked; until then any will do.
+    Free,
     /// A whole number, not negative.
     Integer,
     /// A table with options of its own.
@@ -49,6 +52,7 @@ impl OptionKind {
                 "a credential's source (env:NAME, file:PATH, credential:NAME, fd:N)"
             }
             Self::Duration => "a duration like 500ms, 5s or 2m",
+            Self::Free => "a table with keys of the plugin's own",
             Self::Integer => "a whole number",
             Self::Table(_) => "a table",
             Self::Text => "a text",
@@ -201,6 +205,7 @@ impl Options {
             })?;
             match (spec.kind, &option.value) {
                 (OptionKind::Boolean, Value::Boolean(_))
+                | (OptionKind::Free, Value::Table(_))
                 | (OptionKind::Text, Value::Text(_))
                 | (OptionKind::Texts, Value::Texts(_)) => {}
                 (OptionKind::Integer, Value::Integer(number)) if *number >= 0 => {}
@@ -244,6 +249,27 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_free_table_takes_any_key_and_nothing_but_a_table() {
+        let spec = OptionSpec {
+            name: "options",
+            kind: OptionKind::Free,
+            default: "none",
+            help: "",
+        };
+        let given = |value| {
+            let place = "keyhaul.toml:3:11".to_owned();
+            Options([("options".to_owned(), OptionValue { value, place })].into())
+        };
+        let text = Value::Text("x".into());
+        let Options(inner) = given(text.clone());
+        let inner = Options(inner.into_values().map(|v| ("odd".into(), v)).collect());
+        given(Value::Table(inner)).check(&[spec]).expect("any key");
+        let error = given(text).check(&[spec]).expect_err("no table");
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.message().contains("a table with keys"), "{error}");
+    }
 
     #[test]
     fn durations_have_a_unit() {

@@ -2,7 +2,8 @@
 //! and are noisy, ratios less so. Prints a table; says of each target whether it is met.
 //!
 //! `make bench`, or `cargo build --release --workspace && cargo run --release -p keyhaul-bench`. With
-//! names of groups as arguments, only these: `cold`, `cipher`, `vault`, `keyring`, `service`.
+//! names of groups as arguments, only these: `cold`, `cipher`, `vault`, `keyring`, `service`,
+//! `plugins`.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
 mod cipher;
@@ -10,6 +11,7 @@ mod cold;
 mod ground;
 mod keyring;
 mod measure;
+mod plugins;
 mod service;
 mod vault;
 
@@ -30,12 +32,13 @@ fn main() {
         "medians of whole processes, run in turn; lower is better unless the target says `at least`\n"
     );
     Row::heading();
-    let groups: [(&str, Group); 5] = [
+    let groups: [(&str, Group); 6] = [
         ("cold", cold::rows),
         ("cipher", cipher::rows),
         ("vault", vault::rows),
         ("keyring", keyring::rows),
         ("service", service::rows),
+        ("plugins", plugins::rows),
     ];
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|word| word == name);

@@ -1,0 +1,138 @@
+//! A plugin that panics ends its calls, and neither the program nor the silence.
+
+#[path = "../../host/tests/support/mod.rs"]
+mod support;
+
+use std::process::Command;
+
+use keyhaul_core::registry::Options;
+use keyhaul_core::{
+    DeleteOptions, Error, ErrorKind, GetOptions, ListOptions, PutOptions, Recipe, SecretBytes,
+    SecretPath,
+};
+use support::{Folder, built, open};
+
+fn library() -> std::path::PathBuf {
+    built("examples", "libpanics.so")
+}
+
+#[track_caller]
+fn panicked(error: &Error) {
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    assert!(error.message().contains("the plugin panicked"), "{error:?}");
+    assert!(!format!("{error:?}").contains("hunter2"));
+}
+
+/// Everything that panics, in one process, which the other test looks at from outside.
+#[tokio::test]
+async fn every_call_that_panics_is_an_internal_error_and_the_next_one_is_served() {
+    let folder = Folder::new();
+    let path = folder.install(&library());
+    let store = open("panics", &path, Options::default()).expect("a store");
+    let secret = SecretPath::new("a/b").expect("valid");
+    let fine = SecretPath::new("fine").expect("valid");
+    let get = GetOptions::default();
+    let put = PutOptions::default();
+    let value = SecretBytes::copy_from(b"x");
+    for _ in 0..3 {
+        panicked(&store.get(&secret, &get).await.expect_err("panics"));
+        let many = store.get_many(std::slice::from_ref(&secret), &get).await;
+        let [Err(error)] = &many[..] else {
+            panic!("{many:?}")
+        };
+        panicked(error);
+        panicked(&store.stat(&secret, &get).await.expect_err("panics"));
+        panicked(&store.put(&secret, &value, &put).await.expect_err("panics"));
+        let made = store.generate(&secret, &Recipe::default(), &put).await;
+        panicked(&made.expect_err("panics"));
+        let deleted = store.delete(&secret, &DeleteOptions::default()).await;
+        panicked(&deleted.expect_err("panics"));
+        let listed = store
+            .list(&SecretPath::root(), &ListOptions::default())
+            .await;
+        panicked(&listed.expect_err("panics"));
+        panicked(&store.probe().await.expect_err("panics"));
+        let secret = store.get(&fine, &get).await.expect("served");
+        assert_eq!(secret.value.expose(), b"fine");
+    }
+    drop(store);
+    let broken = open("at-open", &path, Options::default()).expect("no I/O");
+    panicked(&broken.probe().await.expect_err("panics"));
+}
+
+#[test]
+fn panics_print_nothing() {
+    let done = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "--nocapture"])
+        .arg("every_call_that_panics_is_an_internal_error_and_the_next_one_is_served")
+        .output()
+        .expect("started");
+    let (out, words) = (
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr),
+    );
+    assert!(done.status.success(), "{out}{words}");
+    assert!(out.contains("1 passed"), "{out}");
+    assert!(
+        !out.contains("panicked at") && !words.contains("panicked at"),
+        "{out}{words}"
+    );
+    assert!(
+        !out.contains("hunter2") && !words.contains("hunter2"),
+        "{out}{words}"
+    );
+}
+
+/// A panic of the host's own still tells: the plugin's silence is the plugin's.
+#[test]
+fn the_hosts_own_panics_still_print() {
+    const CHILD: &str = "KEYHAUL_TEST_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        let folder = Folder::new();
+        let path = folder.install(&library());
+        let loaded = keyhaul_plugin_host::PluginFactory::inspect(&path, None).expect("loaded");
+        assert_eq!(loaded.summary, "panics");
+        panic!("the host's own");
+    }
+    let done = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "--nocapture", "the_hosts_own_panics_still_print"])
+        .env(CHILD, "1")
+        .output()
+        .expect("started");
+    let words = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        !done.status.success() && words.contains("the host's own"),
+        "{words}"
+    );
+}
+
+/// A crate that would abort does not compile, and says why.
+#[test]
+fn a_build_that_aborts_on_panic_is_refused_by_the_compiler() {
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs");
+    let text = std::fs::read_to_string(source).expect("read");
+    let (_, refusal) = text
+        .split_once("#[cfg(panic = \"abort\")]")
+        .expect("the rule");
+    let (refusal, _) = refusal.split_once(");").expect("its end");
+    let folder = tempfile::tempdir().expect("folder");
+    let file = folder.path().join("plugin.rs");
+    let program = format!("#![crate_type = \"lib\"]\n#[cfg(panic = \"abort\")]\n{refusal});\n");
+    std::fs::write(&file, program).expect("written");
+    let compile = |panic: &str| {
+        Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+            .args(["--emit=metadata", "-C"])
+            .arg(format!("panic={panic}"))
+            .arg(&file)
+            .current_dir(folder.path())
+            .output()
+            .expect("rustc, which cargo brings")
+    };
+    let refused = compile("abort");
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && words.contains("would take keyhaul with it"),
+        "{words}"
+    );
+    assert!(compile("unwind").status.success());
+}

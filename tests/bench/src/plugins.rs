@@ -1,0 +1,176 @@
+//! Stores that are plugins: what a `get` costs more than from the same store called directly, in turn,
+//! in the same process, on a runtime as keyhaul's own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future;
+use keyhaul_core::registry::Options;
+use keyhaul_core::{
+    GetOptions, PutOptions, Registry, SecretBytes, SecretPath, SecretStore, StoreConfig,
+    StoreFactory,
+};
+use keyhaul_plugin_example::JarFactory;
+use keyhaul_plugin_host::PluginFactory;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::ground::Ground;
+use crate::measure::{Row, median};
+
+const ROUNDS: usize = 41;
+/// Gets of one way before the other has its turn.
+const BLOCK: u32 = 200;
+const CROWD: usize = 1000;
+/// What is held of a plugin's threads.
+const THREADS: usize = 16;
+
+pub fn rows(_: &Ground) -> Vec<Row> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let folder = trusted_folder();
+    let direct = filled(&runtime, JarFactory.open(&config("jar:jar")));
+    let url = format!("plugin://{}", library(&folder).display());
+    let library = Registry::new().with(PluginFactory::default());
+    let library = filled(&runtime, library.open(&config(&url)));
+    vec![
+        beside_direct(
+            &runtime,
+            "the C interface",
+            &library,
+            &direct,
+            Duration::from_micros(20),
+        ),
+        crowd(&runtime, "the C interface", &library, &direct),
+    ]
+}
+
+/// One `get` at a time, and how much longer it takes through a plugin.
+fn beside_direct(
+    runtime: &Runtime,
+    name: &str,
+    plugin: &Arc<dyn SecretStore>,
+    direct: &Arc<dyn SecretStore>,
+    most: Duration,
+) -> Row {
+    let (mut through, mut straight) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        through.push(gets(runtime, plugin));
+        straight.push(gets(runtime, direct));
+    }
+    let (through, straight) = (median(through), median(straight));
+    let more = through.saturating_sub(straight);
+    Row {
+        what: format!("get from a plugin, by {name}"),
+        measured: format!("{}, {} more", micros(through), micros(more)),
+        beside: format!(
+            "the same store directly {}, ratio {:.0}",
+            micros(straight),
+            through.as_secs_f64() / straight.as_secs_f64()
+        ),
+        target: format!("at most {} µs more", most.as_micros()),
+        met: Some(more <= most),
+    }
+}
+
+/// How long one of a block of gets takes.
+fn gets(runtime: &Runtime, store: &Arc<dyn SecretStore>) -> Duration {
+    let (path, options) = (path(), GetOptions::default());
+    runtime.block_on(async {
+        let before = Instant::now();
+        for _ in 0..BLOCK {
+            store.get(&path, &options).await.expect("the secret");
+        }
+        before.elapsed() / BLOCK
+    })
+}
+
+/// Many gets at once, and how many threads that makes.
+fn crowd(
+    runtime: &Runtime,
+    name: &str,
+    plugin: &Arc<dyn SecretStore>,
+    direct: &Arc<dyn SecretStore>,
+) -> Row {
+    let (path, options) = (path(), GetOptions::default());
+    let at_once = |store: &Arc<dyn SecretStore>, look: fn() -> usize| {
+        let one = async |_| {
+            store.get(&path, &options).await.expect("the secret");
+            look()
+        };
+        let before = Instant::now();
+        let seen = runtime.block_on(future::join_all((0..CROWD).map(one)));
+        (before.elapsed(), seen.into_iter().max().unwrap_or_default())
+    };
+    // To count takes longer than to get, so that is done apart.
+    let (straight, through) = (at_once(direct, || 0).0, at_once(plugin, || 0).0);
+    let (without, with) = (at_once(direct, threads).1, at_once(plugin, threads).1);
+    Row {
+        what: format!("{CROWD} gets at once, by {name}"),
+        measured: format!("{with} threads in all"),
+        beside: format!(
+            "directly {without}; {:.1} ms against {:.1}",
+            through.as_secs_f64() * 1000.0,
+            straight.as_secs_f64() * 1000.0
+        ),
+        target: format!("at most {THREADS} threads more"),
+        met: Some(with <= without + THREADS),
+    }
+}
+
+/// A store with the secret in it.
+fn filled(
+    runtime: &Runtime,
+    store: keyhaul_core::Result<Arc<dyn SecretStore>>,
+) -> Arc<dyn SecretStore> {
+    let store = store.expect("a store");
+    let value = SecretBytes::random(32).expect("the system has randomness");
+    let put = runtime.block_on(store.put(&path(), &value, &PutOptions::default()));
+    put.expect("put");
+    store
+}
+
+fn path() -> SecretPath {
+    SecretPath::new("web01/root").expect("a path")
+}
+
+fn config(url: &str) -> StoreConfig {
+    StoreConfig::new("jar", url, Options::default(), "bench").expect("a store's settings")
+}
+
+/// Where libraries may be loaded from: a folder that nobody else can write, nor any above it.
+fn trusted_folder() -> TempDir {
+    // SAFETY: it only tells.
+    let above = match unsafe { libc::geteuid() } {
+        0 => PathBuf::from("/run"),
+        _ => std::env::home_dir().expect("a home"),
+    };
+    tempfile::tempdir_in(above).expect("a folder")
+}
+
+/// The Rust example, of which cargo made a library as it built this very program.
+fn library(folder: &TempDir) -> PathBuf {
+    const NAME: &str = "libkeyhaul_plugin_example.so";
+    let here = std::env::current_exe().expect("this program");
+    let built = here
+        .parent()
+        .map(|programs| programs.join("deps").join(NAME));
+    let built = built.expect("the folder of programs");
+    let path = folder.path().join(NAME);
+    fs::copy(&built, &path).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
+    path
+}
+
+/// The threads of this process, as the kernel lists them.
+fn threads() -> usize {
+    let tasks = fs::read_dir(Path::new("/proc/self/task"));
+    tasks.expect("the list of threads").count()
+}
+
+fn micros(time: Duration) -> String {
+    format!("{:.1} µs", time.as_nanos() as f64 / 1000.0)
+}

@@ -1,0 +1,227 @@
+//! Blocks of memory that are given back with a secret in them while it passes through a plugin: none,
+//! neither by the host nor by the plugin.
+//!
+//! A plugin brings an allocator of its own, which no allocator of a test sees. So each test runs in a
+//! process whose `free` is one that looks first.
+#![expect(clippy::print_stdout, reason = "how such a process tells what it saw")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::{
+    DeleteOptions, GetOptions, PutOptions, Registry, SecretBytes, SecretPath, StoreConfig,
+};
+use keyhaul_hygiene::Needle;
+use keyhaul_plugin_host::PluginFactory;
+use tempfile::TempDir;
+
+/// Where a test's process finds the library, and its contents.
+const LIBRARY: &str = "KEYHAUL_TEST_LIBRARY";
+const PIECE: usize = 12;
+
+/// What was given back.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// Blocks with a piece of the secret in them.
+    hits: usize,
+    /// Blocks in all.
+    blocks: usize,
+    /// Blocks that the plugin gave back.
+    of_plugin: usize,
+}
+
+#[test]
+fn nothing_is_left_by_a_plugin_in_c() {
+    let folder = trusted_folder();
+    let seen = seen(&folder, &jar(&folder, &[]));
+    assert_eq!(seen.hits, 0, "{seen:?}");
+    assert!(seen.of_plugin > 0, "{seen:?}");
+}
+
+/// The control: the same plugin, whose wiping does nothing, is found out.
+#[test]
+fn a_plugin_that_does_not_wipe_is_found_out() {
+    let folder = trusted_folder();
+    let source = folder.path().join("keep.c");
+    let keep = "#include <stddef.h>\nvoid wipe_nothing(void *a, size_t b);\nvoid wipe_nothing(void *a, size_t b) { (void)a, (void)b; }\n";
+    std::fs::write(&source, keep).expect("written");
+    let more = [
+        "-Dexplicit_bzero=wipe_nothing",
+        source.to_str().expect("text"),
+    ];
+    let seen = seen(&folder, &jar(&folder, &more));
+    assert!(seen.hits > 0, "{seen:?}");
+}
+
+#[test]
+fn nothing_is_left_by_a_plugin_in_rust() {
+    let folder = trusted_folder();
+    let test = std::env::current_exe().expect("this program");
+    let built = test.with_file_name("libkeyhaul_plugin_example.so");
+    let library = folder.path().join("libjar.so");
+    std::fs::copy(&built, &library).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
+    let seen = seen(&folder, &library);
+    assert_eq!(seen.hits, 0, "{seen:?}");
+    // Its own blocks are seen, which an allocator of this program's would not do.
+    assert!(seen.of_plugin > 0, "{seen:?}");
+}
+
+/// What is given back while the work below is done in a process of its own.
+fn seen(folder: &TempDir, library: &Path) -> Seen {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plugins/scan.c");
+    let scan = compile(folder, "libscan.so", &["-std=gnu11", "-O2"], &source);
+    let done = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "--nocapture", "the_work"])
+        .env("LD_PRELOAD", scan)
+        .env(LIBRARY, library)
+        .output()
+        .expect("started");
+    let text = String::from_utf8_lossy(&done.stdout);
+    let words = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{text}{words}");
+    let line = text
+        .lines()
+        .find_map(|line| line.split_once("given back: "));
+    let (_, numbers) = line.unwrap_or_else(|| panic!("{text}{words}"));
+    let numbers: Vec<usize> = numbers
+        .split(' ')
+        .map(|number| number.parse().expect("a number"))
+        .collect();
+    let seen = Seen {
+        hits: numbers[0],
+        blocks: numbers[1],
+        of_plugin: numbers[2],
+    };
+    assert!(seen.blocks > 10, "{seen:?}");
+    seen
+}
+
+/// Everything that is done with a secret, under the eyes of `scan.c`. Nothing outside of it.
+#[test]
+fn the_work() {
+    let Some(library) = std::env::var_os(LIBRARY) else {
+        return;
+    };
+    let (first, put) = (Needle::canary(), Needle::canary());
+    let pieces: Vec<u8> = [first.bytes(), put.bytes()]
+        .iter()
+        .flat_map(|text| text.chunks_exact(PIECE).flatten().copied())
+        .collect();
+    let library = PathBuf::from(library);
+    let contents = library.with_file_name("contents");
+    let text = [b"first ", first.bytes(), b"\n"].concat();
+    std::fs::write(&contents, text).expect("written");
+    std::fs::set_permissions(
+        &contents,
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )
+    .expect("mode");
+
+    begin(&pieces);
+    work(&library, &contents, &first, &put);
+    let [hits, blocks, of_plugin] = end();
+    println!("\ngiven back: {hits} {blocks} {of_plugin}");
+}
+
+fn work(library: &Path, contents: &Path, first: &Needle, put: &Needle) {
+    let option = |value| OptionValue {
+        value,
+        place: "test".to_owned(),
+    };
+    let contents = option(Value::Text(format!("file:{}", contents.display())));
+    let plugin = Options([("contents".to_owned(), contents)].into());
+    let given = Options([("options".to_owned(), option(Value::Table(plugin)))].into());
+    let url = format!("plugin://{}", library.display());
+    let config = StoreConfig::new("jar", &url, given, "test").expect("valid");
+    let registry = Registry::new().with(PluginFactory::default());
+    let store = registry.open(&config).expect("a store");
+    let path = |path| SecretPath::new(path).expect("valid");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let get = GetOptions::default();
+        let begun = store.get(&path("first"), &get).await.expect("there");
+        assert_eq!(begun.value.expose(), first.bytes());
+        let value = SecretBytes::copy_from(put.bytes());
+        for _ in 0..3 {
+            let done = store.put(&path("a"), &value, &PutOptions::default()).await;
+            done.expect("put");
+            let got = store.get(&path("a"), &get).await.expect("there");
+            assert!(got.value == value);
+            let many = store.get_many(&[path("a"), path("none")], &get).await;
+            assert!(many[0].is_ok() && many[1].is_err());
+        }
+        for gone in ["a", "first"] {
+            let done = store.delete(&path(gone), &DeleteOptions::default()).await;
+            done.expect("deleted");
+        }
+    });
+}
+
+/// The jar in C, compiled as its first lines say.
+fn jar(folder: &TempDir, more: &[&str]) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let include = format!("-I{}", root.join("plugins/abi/include").display());
+    let flags = [&["-std=c99", &include], more].concat();
+    compile(
+        folder,
+        "libjar.so",
+        &flags,
+        &root.join("plugins/examples/c/jar.c"),
+    )
+}
+
+fn compile(folder: &TempDir, name: &str, flags: &[&str], source: &Path) -> PathBuf {
+    let library = folder.path().join(name);
+    let done = Command::new("cc")
+        .args(["-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-o"])
+        .arg(&library)
+        .args(flags)
+        .arg(source)
+        .arg("-lpthread")
+        .output()
+        .unwrap_or_else(|error| panic!("cc: {error}; apt-get install gcc libc6-dev"));
+    let words = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{words}");
+    library
+}
+
+/// A folder that nobody else can write, nor any above it: where plugins are loaded from.
+fn trusted_folder() -> TempDir {
+    // SAFETY: it only tells.
+    let above = match unsafe { libc::geteuid() } {
+        0 => PathBuf::from("/run"),
+        _ => std::env::home_dir().expect("a home"),
+    };
+    tempfile::tempdir_in(above).expect("a folder")
+}
+
+/// A function of `scan.c`, which was loaded before this program.
+fn symbol(name: &std::ffi::CStr) -> *mut libc::c_void {
+    // SAFETY: a name that ends with a zero, among what is loaded.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    assert!(!found.is_null(), "{name:?} is not loaded");
+    found
+}
+
+fn begin(pieces: &[u8]) {
+    // SAFETY: `scan.c` gives it this type, and copies what it is given.
+    unsafe {
+        let begin: unsafe extern "C" fn(*const u8, usize) =
+            std::mem::transmute(symbol(c"scan_begin"));
+        begin(pieces.as_ptr(), pieces.len() / PIECE);
+    }
+}
+
+fn end() -> [usize; 3] {
+    let mut seen = [0; 3];
+    // SAFETY: `scan.c` gives it this type, and writes three numbers.
+    unsafe {
+        let end: unsafe extern "C" fn(*mut usize) = std::mem::transmute(symbol(c"scan_end"));
+        end(seen.as_mut_ptr());
+    }
+    seen
+}
