@@ -102,3 +102,5 @@ impl StoreFactory for Pkcs11Factory {
         )?))
     }
 }
+
+keyhaul_plugin_sdk::export_plugin!(Pkcs11Factory::default());

@@ -91,3 +91,5 @@ impl StoreFactory for SystemdCredsFactory {
         Ok(Arc::new(SystemdCredsStore::open(config)?))
     }
 }
+
+keyhaul_plugin_sdk::export_plugin!(SystemdCredsFactory);
