@@ -16,6 +16,11 @@ demo: ## Set up, then show the main job on a real QEMU
 	cargo build --release --locked -p keyhaul
 	@scripts/demo
 
+# What `cargo test` builds of keyhaul itself serves the tests on QEMU too: alone, they would build it
+# with fewer features of its dependencies, and so all of these anew.
+test: export KEYHAUL = $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/debug/keyhaul
+# Most tests wait for a server, a disk or a limit.
+test: export RUST_TEST_THREADS ?= 4
 # cargo's own closing lines come last.
 test: setup docs fuzz ## Set up, then run every test
 	cargo test --workspace --locked --doc

@@ -3,6 +3,7 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands;
+use crate::deferred::Deferred;
 use crate::failure::EXIT_CODES;
 use crate::global::Global;
 use crate::groups::grouped;
@@ -33,64 +34,66 @@ pub struct App {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show and verify a key service's audit
-    Audit(commands::audit::Arguments),
+    Audit(Deferred<commands::audit::Arguments>),
     /// Probe the policy, its permissions and its stores, and say what to fix
-    Check(commands::check::Arguments),
+    Check(Deferred<commands::check::Arguments>),
     /// Print a shell's completions
-    Completions(commands::completions::Arguments),
+    Completions(Deferred<commands::completions::Arguments>),
     /// Copy secrets from one store of the policy to another
-    Copy(commands::copy::Arguments),
+    Copy(Deferred<commands::copy::Arguments>),
     /// Delete secrets with all their versions
-    Delete(commands::delete::Arguments),
+    Delete(Deferred<commands::delete::Arguments>),
     /// Say which route, store and path would serve a reference, and why
-    Explain(commands::explain::Arguments),
+    Explain(Deferred<commands::explain::Arguments>),
     /// Make a new secret; its value is not shown
-    Generate(commands::generate::Arguments),
+    Generate(Deferred<commands::generate::Arguments>),
     /// Write a secret's exact bytes to standard output
-    Get(commands::get::Arguments),
+    Get(Deferred<commands::get::Arguments>),
     /// Let a node of a key service read a scope
-    Grant(commands::grant::Arguments),
+    Grant(Deferred<commands::grant::Arguments>),
     /// Print who may read what, as a key service has it
-    Grants(commands::grants::Arguments),
+    Grants(Deferred<commands::grants::Arguments>),
     /// Print help for a command, the backends' options, or the table of exit codes
-    Help(commands::help::Arguments),
+    Help(Deferred<commands::help::Arguments>),
     /// List the references that the policy serves
-    List(commands::list::Arguments),
+    List(Deferred<commands::list::Arguments>),
     /// Log in to a Vault store, and keep the login in the kernel's keyring while it lasts
-    Login(commands::login::Arguments),
+    Login(Deferred<commands::login::Arguments>),
     /// Revoke a kept login, and forget it
-    Logout(commands::logout::Arguments),
+    Logout(Deferred<commands::logout::Arguments>),
     /// Write the manual pages
-    Man(commands::man::Arguments),
+    Man(Deferred<commands::man::Arguments>),
     /// Move the right to read a scope from one node to another
-    Migrate(commands::migrate::Arguments),
+    Migrate(Deferred<commands::migrate::Arguments>),
     /// Look after a key service's nodes: quarantine, release, list
-    Node(commands::node::Arguments),
+    Node(Deferred<commands::node::Arguments>),
     /// Make and renew certificates for a small site without an authority of its own
-    Pki(commands::pki::Arguments),
+    Pki(Deferred<commands::pki::Arguments>),
+    /// Look at plugins, and hold them to the contract of all stores
+    Plugin(Deferred<commands::plugin::Arguments>),
     /// Print QEMU objects for references, with a master key left for QEMU to read
-    Resolve(commands::resolve::Arguments),
+    Resolve(Deferred<commands::resolve::Arguments>),
     /// Bring back what was deleted from a key service, within its window
-    Restore(commands::restore::Arguments),
+    Restore(Deferred<commands::restore::Arguments>),
     /// Take a grant from a node of a key service
-    Revoke(commands::revoke::Arguments),
+    Revoke(Deferred<commands::revoke::Arguments>),
     /// Start QEMU, or one of its tools, with the secrets its command line names
-    Run(commands::run::Arguments),
+    Run(Deferred<commands::run::Arguments>),
     /// Serve secrets to nodes that read only what they are granted
     ///
     /// Here, `--config` names the service's configuration [default: /etc/keyhaul/service.toml], and not
     /// a policy. SIGHUP has it read anew, SIGTERM lets what runs finish.
-    Serve(commands::serve::Arguments),
+    Serve(Deferred<commands::serve::Arguments>),
     /// Store a secret from a file, standard input or a hidden prompt
-    Set(commands::set::Arguments),
+    Set(Deferred<commands::set::Arguments>),
     /// Say what is known of a secret besides its value
-    Stat(commands::stat::Arguments),
+    Stat(Deferred<commands::stat::Arguments>),
     /// Look after an encrypted file store: its keys and recipients
-    Store(commands::store::Arguments),
+    Store(Deferred<commands::store::Arguments>),
     /// Print what a node of a key service can read
-    WhatCan(commands::what_can::Arguments),
+    WhatCan(Deferred<commands::what_can::Arguments>),
     /// Print which nodes of a key service can read a secret
-    WhoCan(commands::who_can::Arguments),
+    WhoCan(Deferred<commands::who_can::Arguments>),
 }
 
 /// The whole command line.
@@ -103,34 +106,41 @@ impl App {
     pub fn run(self, inherited: crate::hardening::Inherited) -> crate::failure::Outcome<u8> {
         let global = self.global;
         let done = match self.command {
-            Command::Check(arguments) => return commands::check::run(&global, arguments),
-            Command::Run(arguments) => return commands::run::run(&global, arguments, inherited),
-            Command::Audit(arguments) => commands::audit::run(&global, arguments),
-            Command::Completions(arguments) => commands::completions::run(arguments, command()),
-            Command::Copy(arguments) => commands::copy::run(&global, arguments),
-            Command::Delete(arguments) => commands::delete::run(&global, arguments),
-            Command::Explain(arguments) => commands::explain::run(&global, arguments),
-            Command::Generate(arguments) => commands::generate::run(&global, arguments),
-            Command::Get(arguments) => commands::get::run(&global, arguments),
-            Command::Grant(arguments) => commands::grant::run(&global, arguments),
-            Command::Grants(arguments) => commands::grants::run(&global, arguments),
-            Command::Help(arguments) => commands::help::run(arguments, command()),
-            Command::List(arguments) => commands::list::run(&global, arguments),
-            Command::Login(arguments) => commands::login::run(&global, arguments),
-            Command::Logout(arguments) => commands::logout::run(&global, arguments),
-            Command::Man(arguments) => commands::man::run(arguments, command()),
-            Command::Migrate(arguments) => commands::migrate::run(&global, arguments),
-            Command::Node(arguments) => commands::node::run(&global, arguments),
-            Command::Pki(arguments) => commands::pki::run(arguments),
-            Command::Resolve(arguments) => commands::resolve::run(&global, arguments),
-            Command::Restore(arguments) => commands::restore::run(&global, arguments),
-            Command::Revoke(arguments) => commands::revoke::run(&global, arguments),
-            Command::Serve(arguments) => commands::serve::run(&global, arguments),
-            Command::Set(arguments) => commands::set::run(&global, arguments),
-            Command::Stat(arguments) => commands::stat::run(&global, arguments),
-            Command::Store(arguments) => commands::store::run(&global, arguments),
-            Command::WhatCan(arguments) => commands::what_can::run(&global, arguments),
-            Command::WhoCan(arguments) => commands::who_can::run(&global, arguments),
+            Command::Check(Deferred(arguments)) => return commands::check::run(&global, arguments),
+            Command::Plugin(Deferred(arguments)) => {
+                return commands::plugin::run(&global, arguments);
+            }
+            Command::Run(Deferred(arguments)) => {
+                return commands::run::run(&global, arguments, inherited);
+            }
+            Command::Audit(Deferred(arguments)) => commands::audit::run(&global, arguments),
+            Command::Completions(Deferred(arguments)) => {
+                commands::completions::run(arguments, command())
+            }
+            Command::Copy(Deferred(arguments)) => commands::copy::run(&global, arguments),
+            Command::Delete(Deferred(arguments)) => commands::delete::run(&global, arguments),
+            Command::Explain(Deferred(arguments)) => commands::explain::run(&global, arguments),
+            Command::Generate(Deferred(arguments)) => commands::generate::run(&global, arguments),
+            Command::Get(Deferred(arguments)) => commands::get::run(&global, arguments),
+            Command::Grant(Deferred(arguments)) => commands::grant::run(&global, arguments),
+            Command::Grants(Deferred(arguments)) => commands::grants::run(&global, arguments),
+            Command::Help(Deferred(arguments)) => commands::help::run(arguments, command()),
+            Command::List(Deferred(arguments)) => commands::list::run(&global, arguments),
+            Command::Login(Deferred(arguments)) => commands::login::run(&global, arguments),
+            Command::Logout(Deferred(arguments)) => commands::logout::run(&global, arguments),
+            Command::Man(Deferred(arguments)) => commands::man::run(arguments, command()),
+            Command::Migrate(Deferred(arguments)) => commands::migrate::run(&global, arguments),
+            Command::Node(Deferred(arguments)) => commands::node::run(&global, arguments),
+            Command::Pki(Deferred(arguments)) => commands::pki::run(arguments),
+            Command::Resolve(Deferred(arguments)) => commands::resolve::run(&global, arguments),
+            Command::Restore(Deferred(arguments)) => commands::restore::run(&global, arguments),
+            Command::Revoke(Deferred(arguments)) => commands::revoke::run(&global, arguments),
+            Command::Serve(Deferred(arguments)) => commands::serve::run(&global, arguments),
+            Command::Set(Deferred(arguments)) => commands::set::run(&global, arguments),
+            Command::Stat(Deferred(arguments)) => commands::stat::run(&global, arguments),
+            Command::Store(Deferred(arguments)) => commands::store::run(&global, arguments),
+            Command::WhatCan(Deferred(arguments)) => commands::what_can::run(&global, arguments),
+            Command::WhoCan(Deferred(arguments)) => commands::who_can::run(&global, arguments),
         };
         done.map(|()| 0)
     }
@@ -152,6 +162,25 @@ mod tests {
         for kind in ErrorKind::ALL {
             let row = format!("\n  {}  {} ", kind.exit_code(), kind.name());
             assert!(EXIT_CODES.contains(&row), "{row}");
+        }
+    }
+
+    /// By name, since that is what a writer of a plugin sees.
+    #[test]
+    fn the_kinds_statuses_are_those_of_the_plugins_header() {
+        let header = include_str!("../../plugins/abi/include/keyhaul_plugin.h");
+        for kind in ErrorKind::ALL {
+            let letter = |(at, letter): (usize, char)| {
+                let gap = at > 0 && letter.is_ascii_uppercase();
+                format!(
+                    "{}{}",
+                    if gap { "_" } else { "" },
+                    letter.to_ascii_uppercase()
+                )
+            };
+            let name: String = kind.name().char_indices().map(letter).collect();
+            let line = format!("\n#define KEYHAUL_{name} {}\n", kind.abi_status());
+            assert!(header.contains(&line), "{line}");
         }
     }
 

@@ -24,6 +24,7 @@ const GROUPS: &[(&str, &[&str])] = &[
         ],
     ),
     ("A key service of your own", &["serve", "pki"]),
+    ("A store from a plugin", &["plugin"]),
     ("About keyhaul", &["help", "completions", "man"]),
 ];
 

@@ -2,6 +2,7 @@
 
 mod app;
 mod commands;
+mod deferred;
 mod failure;
 mod fetch;
 mod global;

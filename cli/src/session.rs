@@ -34,15 +34,7 @@ impl Session {
         let id = keyhaul_core::random::hex(8)?;
         tracing::info!(request = id, policy = policy.name, "policy read");
         let resolver = resolver(policy)?;
-        // One thread: a second one is started by a store that blocks, and only then.
-        // It may still be ending when QEMU is started, and must take no signal then.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            // An epoll and an eventfd, for stores behind a socket.
-            .enable_io()
-            .on_thread_start(process::take_no_signals)
-            .build();
-        let runtime = runtime.map_err(|error| Error::io("the async runtime", error))?;
+        let runtime = runtime()?;
         Ok(Self {
             resolver,
             id: id.into(),
@@ -98,6 +90,19 @@ impl Drop for Session {
     }
 }
 
+/// What a command's stores run on.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    // One thread: a second one is started by a store that blocks, and only then.
+    // It may still be ending when QEMU is started, and must take no signal then.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        // An epoll and an eventfd, for stores behind a socket.
+        .enable_io()
+        .on_thread_start(process::take_no_signals)
+        .build();
+    runtime.map_err(|error| Error::io("the async runtime", error))
+}
+
 /// A resolver by a policy, with its audit. Opens no store.
 pub fn resolver(policy: Policy) -> Outcome<Resolver> {
     let audit = match &policy.audit {
@@ -112,6 +117,8 @@ pub fn registry() -> Registry {
     Registry::new()
         .with(keyhaul_file::FileFactory)
         .with(keyhaul_keyring::KeyringFactory)
+        .with(keyhaul_plugin_host::PluginFactory::default())
+        .with(keyhaul_plugin_process::ProcessFactory)
         .with(keyhaul_remote::client::RemoteFactory)
         .with(keyhaul_vault::VaultFactory)
 }

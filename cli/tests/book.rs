@@ -11,16 +11,22 @@ use keyhaul_core::policy::store_keys;
 use keyhaul_core::registry::{OptionKind, OptionSpec};
 use keyhaul_file::FileFactory;
 use keyhaul_keyring::KeyringFactory;
+use keyhaul_plugin_host::{PluginFactory, Rule};
+use keyhaul_plugin_process::ProcessFactory;
 use keyhaul_remote::client::RemoteFactory;
 use keyhaul_vault::VaultFactory;
 
 /// Each backend, and the page that describes it.
-const BACKENDS: [(&dyn StoreFactory, &str); 4] = [
-    (&FileFactory, "file-store.md"),
-    (&KeyringFactory, "keyring.md"),
-    (&RemoteFactory, "key-service.md"),
-    (&VaultFactory, "vault.md"),
-];
+fn backends() -> [(Box<dyn StoreFactory>, &'static str); 6] {
+    [
+        (Box::new(FileFactory), "file-store.md"),
+        (Box::new(KeyringFactory), "keyring.md"),
+        (Box::new(PluginFactory::default()), "plugin-library.md"),
+        (Box::new(ProcessFactory), "plugin-process.md"),
+        (Box::new(RemoteFactory), "key-service.md"),
+        (Box::new(VaultFactory), "vault.md"),
+    ]
+}
 
 fn page(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -61,7 +67,7 @@ fn names(specs: &[OptionSpec]) -> BTreeSet<String> {
 
 #[test]
 fn every_option_of_every_backend_is_in_its_page_and_no_other() {
-    for (factory, name) in BACKENDS {
+    for (factory, name) in backends() {
         let text = page(name);
         assert_eq!(keys(&text, "option"), names(factory.options()), "{name}");
         for spec in factory.options() {
@@ -82,12 +88,23 @@ fn the_keys_of_every_store_are_in_the_policys_page_and_no_other() {
 
 #[test]
 fn every_scheme_is_in_the_policys_page_and_no_other() {
-    let known: BTreeSet<String> = BACKENDS
+    let backends = backends();
+    let known: BTreeSet<String> = backends
         .iter()
         .flat_map(|(factory, _)| factory.schemes())
         .map(|scheme| (*scheme).to_owned())
         .collect();
     assert_eq!(keys(&page("policy.md"), "scheme"), known);
+}
+
+#[test]
+fn the_rules_for_libraries_are_in_their_page_in_order() {
+    let text = page("plugin-library.md");
+    let section = section(&text, "## What is loaded");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| "));
+    let told: Vec<&str> = rows.filter_map(|row| row.split(" | ").next()).collect();
+    let rules = Rule::ALL.map(Rule::words);
+    assert_eq!(told[1..], rules);
 }
 
 /// What holds where the policy is silent.
@@ -124,7 +141,7 @@ fn help_has_every_scheme_and_option() {
         let found = text.lines().any(|line| line.trim().starts_with(opening));
         assert!(found, "{opening}\n{text}");
     };
-    for (factory, _) in BACKENDS {
+    for (factory, _) in backends() {
         line(&factory.schemes().join(", "));
         line(factory.summary());
         for spec in factory.options() {

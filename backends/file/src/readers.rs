@@ -22,6 +22,8 @@ const WAIT: Duration = Duration::from_millis(2);
 const THREADS: usize = 16;
 /// A thread whose read takes longer counts as hanging: others do its work.
 const HANGS: Duration = Duration::from_millis(25);
+/// How many threads there are, at most, those that hang included: what is asked beyond that waits.
+const MOST: usize = 128;
 
 /// The reads of one store.
 #[derive(Debug)]
@@ -35,8 +37,9 @@ struct Reads {
     waiting: VecDeque<Read>,
     /// How many reads there have been.
     count: u64,
-    /// The threads at work: their numbers, and when they began with what they read now.
-    threads: Vec<(u64, Instant)>,
+    /// The threads that were asked for and have not ended: their numbers, and when they began with
+    /// what they read now.
+    threads: Vec<(u64, Option<Instant>)>,
     /// How many threads there have been.
     started: u64,
 }
@@ -72,6 +75,7 @@ impl Readers {
         let now = Instant::now();
         let (number, thread) = {
             let mut reads = lock(&self.reads);
+            reads.forget();
             reads.count += 1;
             let number = reads.count;
             reads.waiting.push_back(Read {
@@ -92,11 +96,11 @@ impl Readers {
                 Err(_) => {
                     let thread = {
                         let mut reads = lock(&self.reads);
-                        let waits = reads.waiting.iter().any(|read| read.number == number);
-                        if waits {
-                            reads.thread(Instant::now())
-                        } else {
-                            None
+                        // They are taken in their order.
+                        let first = reads.waiting.front();
+                        match first.is_some_and(|first| first.number <= number) {
+                            true => reads.thread(Instant::now()),
+                            false => None,
                         }
                     };
                     self.start(thread);
@@ -118,27 +122,40 @@ impl Readers {
 }
 
 impl Reads {
-    /// The number of one more thread, where one is needed.
+    /// The number of one more thread, where one is needed. One that has not begun is as good as free:
+    /// where it does not get to it, another would not either.
     fn thread(&mut self, now: Instant) -> Option<u64> {
         let waited = now.saturating_duration_since(self.waiting.front()?.since);
-        let works = |(_, began): &&(u64, Instant)| now.saturating_duration_since(*began) < HANGS;
-        let working = self.threads.iter().filter(works).count();
+        let hangs = |began: Instant| now.saturating_duration_since(began) >= HANGS;
+        let hanging = self
+            .threads
+            .iter()
+            .filter(|(_, began)| began.is_some_and(hangs));
+        let working = self.threads.len() - hanging.count();
         let needed = working == 0 || (waited >= WAIT && working < THREADS);
-        needed.then(|| {
+        (needed && self.threads.len() < MOST).then(|| {
             self.started += 1;
-            self.threads.push((self.started, now));
+            self.threads.push((self.started, None));
             self.started
         })
     }
 
     /// A thread begins with a read.
     fn reading(&mut self, thread: u64) {
-        if let Some((_, began)) = self
-            .threads
-            .iter_mut()
-            .find(|(number, _)| *number == thread)
+        let mut threads = self.threads.iter_mut();
+        if let Some((_, began)) = threads.find(|(number, _)| *number == thread) {
+            *began = Some(Instant::now());
+        }
+    }
+
+    /// What is no longer waited for is not read.
+    fn forget(&mut self) {
+        while self
+            .waiting
+            .front()
+            .is_some_and(|read| read.answer.is_closed())
         {
-            *began = Instant::now();
+            self.waiting.pop_front();
         }
     }
 
@@ -184,14 +201,7 @@ impl Thread {
     /// The next read, as long as it is none after number `last`.
     fn next(&self, last: u64) -> Next {
         let mut reads = lock(&self.reads);
-        // What is no longer waited for is not read.
-        while reads
-            .waiting
-            .front()
-            .is_some_and(|read| read.answer.is_closed())
-        {
-            reads.waiting.pop_front();
-        }
+        reads.forget();
         match reads.waiting.pop_front() {
             Some(read) if read.number <= last => {
                 reads.reading(self.number);

@@ -21,6 +21,9 @@ Examples:
   keyhaul audit show | grep 02fca85c05c3a9c2            all of one request
   keyhaul audit verify audit.jsonl.1 audit.jsonl --head 4711:9f86d0…";
 
+/// A number that no record reaches: the greatest that every reader of JSON can hold.
+const BEYOND: u64 = (1 << 53) - 1;
+
 /// Arguments of `audit`.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -41,7 +44,7 @@ enum Task {
         #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
 
-        /// Only so many of the latest
+        /// Only so many of the latest, and of these only what the operator's scopes reach
         #[arg(long, value_name = "NUMBER", conflicts_with_all = ["after", "limit"])]
         last: Option<u64>,
 
@@ -117,8 +120,9 @@ fn show(
 ) -> Outcome {
     let keys = common.open(global)?;
     if let Some(last) = last {
-        // Where the chain ends is told with every page.
-        let answer = keys.ask(keys.service.audit(None, Some(1), &keys.request))?;
+        // Where the chain ends is told with every page, also with an empty one: the oldest records
+        // may be gone.
+        let answer = keys.ask(keys.service.audit(Some(BEYOND), Some(1), &keys.request))?;
         after = Some(answer.head.sequence.saturating_sub(last));
     }
     // To look is recorded too, and is none of the latest that were meant.

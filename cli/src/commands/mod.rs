@@ -18,6 +18,7 @@ pub mod man;
 pub mod migrate;
 pub mod node;
 pub mod pki;
+pub mod plugin;
 pub mod resolve;
 pub mod restore;
 pub mod revoke;

@@ -8,7 +8,7 @@ use nix::sys::signal::{SigHandler, SigSet, Signal, kill, raise, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{WaitOptions, waitpid};
+use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
 /// The signals that end a program and do not have to: passed on while one runs.
 pub const PASSED_ON: &[Signal] = &[
@@ -91,6 +91,9 @@ pub fn wait_for(
 ) -> Result<Ended> {
     let failed = |error: nix::Error| Error::io("waiting for the program", error.into());
     let pid = Pid::from_raw(child.id().cast_signed());
+    // Tells of the end whoever takes SIGCHLD: a thread that a store has started late may, before it
+    // has come as far as to block it. Kernels before 5.3 have none.
+    let end = pidfd_open(rustix::process::Pid::from_child(child), PidfdFlags::empty()).ok();
     loop {
         if let Some(ended) = ended(child)? {
             return Ok(ended);
@@ -100,12 +103,15 @@ pub fn wait_for(
         if let Some(watcher) = &watcher {
             watched.push(PollFd::from_borrowed_fd(watcher.descriptor, PollFlags::IN));
         }
+        let watchers = watched.len();
+        watched.extend(end.as_ref().map(|end| PollFd::new(end, PollFlags::IN)));
         match poll(&mut watched, None) {
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(Error::io("waiting for the program", error.into())),
             Ok(_) => {}
         }
-        let read = watched.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        let mut watchers = watched[..watchers].iter();
+        let read = watchers.nth(1).is_some_and(|fd| !fd.revents().is_empty());
         drop(watched);
         if read && watcher.as_mut().is_some_and(|watcher| (watcher.ready)()) {
             watcher = None;

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::service::Service;
 use crate::{CONFLICT, PERMISSION_DENIED};
 
+const NOT_FOUND: i32 = 16;
 const UNAVAILABLE: i32 = 23;
 
 /// What a command says on standard error, and how it ends.
@@ -205,6 +206,26 @@ fn the_latest_of_the_audit_can_be_shown_alone() {
     // To look is recorded too: the end is one further than what was seen before.
     let end = all["head"]["sequence"].as_u64().expect("a number") + 1;
     assert_eq!(shown, [end - 2, end - 1, end], "{last}");
+}
+
+#[test]
+fn the_latest_of_the_audit_can_be_shown_where_the_oldest_is_gone() {
+    let mut service = Service::start();
+    service.done("manager", &["grant", "web01", "node-a"]);
+    // As a rotation does that keeps nothing here.
+    let (current, elsewhere) = (service.path("audit.jsonl"), service.path("kept.elsewhere"));
+    std::fs::rename(current, elsewhere).expect("moved");
+    service.signal(Signal::HUP);
+    service.told("RELOADING=1");
+    service.told("READY=1");
+    service.done("manager", &["grant", "web02", "node-a"]);
+    service.refused("operator", &["audit", "show"], NOT_FOUND);
+    // The grant's beginning and end, and that refusal: all that is left.
+    let last = service.json("operator", &["audit", "show", "--last", "3"]);
+    let records = last["records"].as_array().expect("records");
+    let shown: Vec<_> = records.iter().map(|record| &record["operation"]).collect();
+    assert_eq!(shown, ["grant", "grant", "audit"], "{last}");
+    assert_eq!(records[1]["subject"], "web02");
 }
 
 /// A program that starts one to try things out learns where it listens, and has its policies.

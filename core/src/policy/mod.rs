@@ -18,12 +18,29 @@ use std::time::Duration;
 use crate::encoding::Encoding;
 use crate::layers::CacheSettings;
 use crate::reference::{Field, Version};
-use crate::registry::{Registry, StoreConfig};
+use crate::registry::{Options, Registry, StoreConfig};
 use crate::{Error, ErrorKind, Reference, Result, SecretPath};
 
 pub use file::{Location, check_trust, locate};
 pub use pattern::{Pattern, matches_segment};
 pub use store::{BreakerChoice, store_keys};
+
+/// Reads a table of options from a text that is nothing else, as a store's `options` has them; `name`
+/// is what errors call the text.
+///
+/// # Errors
+/// `InvalidConfig` with the place, where it is no TOML or holds what no option can be.
+pub fn parse_options(name: &str, text: &str) -> Result<Options> {
+    let document = document::Document { name, text };
+    let mut options = Options::default();
+    for (key, node) in &document.parse()? {
+        let key = key.get_ref();
+        options
+            .0
+            .insert(key.to_string(), document.option(key, node)?);
+    }
+    Ok(options)
+}
 
 /// What a program holds of its policy: every line checked, nothing opened.
 #[derive(Clone, Debug, PartialEq, Eq)]

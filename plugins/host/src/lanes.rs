@@ -5,6 +5,7 @@
 //! then keeps its thread, and when too many have not, nobody is let in any more until some have.
 
 use std::collections::{HashMap, VecDeque};
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -218,6 +219,7 @@ impl Shared {
     }
 
     fn work(&self) {
+        take_no_signals();
         let mut state = self.lock();
         state.idle -= 1;
         loop {
@@ -246,6 +248,18 @@ impl Shared {
     /// The state, even where another thread panicked: it is only ever changed in single steps.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Signals are for the threads of this process's own: whoever waits for one must not miss it, and
+/// what a plugin starts inherits this.
+fn take_no_signals() {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the first call fills in the set that the second one reads; both change nothing but this
+    // thread's mask.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
     }
 }
 

@@ -44,6 +44,7 @@ mod library;
 mod log;
 mod place;
 mod plugin;
+mod rule;
 mod sink;
 mod store;
 #[cfg(test)]
@@ -57,6 +58,7 @@ use keyhaul_core::{Descriptor, Result, SecretStore, StoreConfig, StoreFactory};
 
 pub use declared::Declared;
 pub use digest::Digest;
+pub use rule::Rule;
 pub use store::PluginStore;
 
 use config::Settings;
@@ -91,6 +93,16 @@ pub struct Loaded {
     pub options: Vec<Declared>,
 }
 
+/// What came of holding a library to the rules.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// The rules that it passed, from the first on. The next one is what it was refused by.
+    pub passed: Vec<Rule>,
+    /// What it says of itself, or why it is refused.
+    pub outcome: Result<Loaded>,
+}
+
 impl PluginFactory {
     /// The plugins that were loaded so far.
     pub fn loaded(&self) -> Vec<Loaded> {
@@ -106,7 +118,7 @@ impl PluginFactory {
     /// `InvalidConfig` where the store's url or pin is wrong, and the rule that the library breaks;
     /// with the store's place.
     pub fn load(&self, config: &StoreConfig) -> Result<Loaded> {
-        let library = Settings::new(config).and_then(|settings| self.plugin(&settings).library());
+        let library = Settings::new(config).and_then(|settings| self.plugin(&settings.path, settings.pin).library());
         let library = library.map_err(|error| error.with_place(&config.place))?;
         Ok(Loaded::from(&*library))
     }
@@ -118,18 +130,28 @@ impl PluginFactory {
     /// # Errors
     /// The rule that it breaks.
     pub fn inspect(path: &Path, pin: Option<&Digest>) -> Result<Loaded> {
-        let library = library::load(path, place::read(path, pin)?)?;
-        Ok(Loaded::from(&library))
+        Self::default().examine(path, pin.copied()).outcome
+    }
+
+    /// The same, told rule by rule. Stores of this plugin that are opened later have it loaded.
+    pub fn examine(&self, path: &Path, pin: Option<Digest>) -> Inspection {
+        let mut passed = Vec::new();
+        let plugin = self.plugin(path, pin);
+        let library = plugin.library_by(&mut passed);
+        let outcome = library.map(|library| Loaded::from(&*library));
+        if outcome.is_ok() {
+            passed = Rule::ALL.to_vec();
+        }
+        Inspection { passed, outcome }
     }
 
     /// The plugin of this file and pin, which is one however many stores it has.
-    fn plugin(&self, settings: &Settings) -> Arc<Plugin> {
+    fn plugin(&self, path: &Path, pin: Option<Digest>) -> Arc<Plugin> {
         let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-        let (path, pin) = (&settings.path, settings.pin);
         if let Some(known) = plugins.iter().find(|plugin| plugin.is(path, pin.as_ref())) {
             return known.clone();
         }
-        let plugin = Arc::new(Plugin::new(path.clone(), pin));
+        let plugin = Arc::new(Plugin::new(path.to_owned(), pin));
         plugins.push(plugin.clone());
         plugin
     }
@@ -162,7 +184,7 @@ impl StoreFactory for PluginFactory {
 
     fn open(&self, config: &StoreConfig) -> Result<Arc<dyn SecretStore>> {
         let settings = Settings::new(config)?;
-        let plugin = self.plugin(&settings);
+        let plugin = self.plugin(&settings.path, settings.pin);
         let descriptor = Descriptor::new(&config.name, config::SCHEME, config.url.as_str());
         let place = config.place.clone();
         Ok(Arc::new(PluginStore::new(

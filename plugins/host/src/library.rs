@@ -12,7 +12,7 @@ use libloading::os::unix::{Library as Object, RTLD_LOCAL, RTLD_NOW};
 use crate::Digest;
 use crate::declared::{Declared, declared};
 use crate::place::Sealed;
-use crate::{lent, log};
+use crate::{Rule, lent, log};
 
 /// A loaded plugin: our own copy of its table, and what is known of it.
 pub(crate) struct Library {
@@ -52,10 +52,10 @@ impl Library {
 /// # Errors
 /// `InvalidConfig` where it is no library or lacks the entry, `Unsupported` where the plugin's interface
 /// is not ours, or the plugin refuses this host.
-pub(crate) fn load(path: &Path, sealed: Sealed) -> Result<Library> {
+pub(crate) fn load(path: &Path, sealed: Sealed, passed: &mut Vec<Rule>) -> Result<Library> {
     let at = |error: Error| error.with_place(path.display());
     let digest = sealed.digest;
-    let entry = entry(sealed).map_err(at)?;
+    let entry = entry(sealed, passed).map_err(at)?;
     // SAFETY: the symbol is the plugin's entry, whose type its name stands for; it is asked for a
     // table, and what it answers is looked at with care.
     let shown = unsafe { entry(log::host()) };
@@ -63,7 +63,9 @@ pub(crate) fn load(path: &Path, sealed: Sealed) -> Result<Library> {
         let rule = "the plugin refuses this host, as one of another version";
         return Err(at(Error::new(ErrorKind::Unsupported, rule)));
     }
+    passed.push(Rule::Accepts);
     let table = lent::table("the plugin's table", shown).map_err(at)?;
+    passed.push(Rule::Interface);
     let needed = [
         ("open", table.open.is_some()),
         ("close", table.close.is_some()),
@@ -82,6 +84,7 @@ pub(crate) fn load(path: &Path, sealed: Sealed) -> Result<Library> {
         summary: lent::lasting("the plugin's summary", table.summary).map_err(at)?,
         table,
     };
+    passed.push(Rule::Table);
     tracing::info!(
         path = %path.display(),
         digest = %library.digest,
@@ -93,7 +96,7 @@ pub(crate) fn load(path: &Path, sealed: Sealed) -> Result<Library> {
 }
 
 /// Maps the library and finds its entry.
-fn entry(sealed: Sealed) -> Result<abi::Entry> {
+fn entry(sealed: Sealed, passed: &mut Vec<Rule>) -> Result<abi::Entry> {
     let refuse = |rule: &'static str, error: libloading::Error| {
         Error::new(ErrorKind::InvalidConfig, rule).with_source(error)
     };
@@ -106,6 +109,7 @@ fn entry(sealed: Sealed) -> Result<abi::Entry> {
     // for other bytes, so the descriptor stays open for good, as the library stays loaded: also one
     // that turns out to be no plugin.
     let _ = sealed.memory.into_raw_fd();
+    passed.push(Rule::Loads);
     // SAFETY: the interface gives the symbol of this name this type.
     let entry = unsafe { object.get::<abi::Entry>(abi::ENTRY.to_bytes_with_nul()) };
     let entry = entry.map(|symbol| *symbol).map_err(|error| {
@@ -116,6 +120,7 @@ fn entry(sealed: Sealed) -> Result<abi::Entry> {
     });
     // Its threads and what it registered would outlive its code otherwise.
     std::mem::forget(object);
+    passed.extend(entry.is_ok().then_some(Rule::Entry));
     entry
 }
 

@@ -15,7 +15,7 @@ use keyhaul_core::{Error, ErrorKind, Result};
 use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, SealFlags, Stat};
 use sha2::{Digest as _, Sha256};
 
-use crate::Digest;
+use crate::{Digest, Rule};
 
 /// The longest library that is loaded.
 const MAX_FILE: u64 = 256 * 1024 * 1024;
@@ -34,8 +34,8 @@ pub(crate) struct Sealed {
 /// # Errors
 /// `InvalidConfig` where there is no such file, `PermissionDenied` with the rule that is broken and
 /// what mends it.
-pub(crate) fn read(path: &Path, pin: Option<&Digest>) -> Result<Sealed> {
-    let mut file = open(path)?;
+pub(crate) fn read(path: &Path, pin: Option<&Digest>, passed: &mut Vec<Rule>) -> Result<Sealed> {
+    let mut file = open(path, passed)?;
     let sealed = seal(path, &mut file)?;
     match pin {
         Some(pin) if *pin != sealed.digest => Err(Error::new(
@@ -49,16 +49,20 @@ pub(crate) fn read(path: &Path, pin: Option<&Digest>) -> Result<Sealed> {
         .with_advice(
             "find out who changed the file; if it is as it should be, pin its new digest",
         )),
-        _ => Ok(sealed),
+        _ => {
+            passed.push(Rule::Pin);
+            Ok(sealed)
+        }
     }
 }
 
 /// Opens the file, after a look at each folder on the way.
-fn open(path: &Path) -> Result<File> {
+fn open(path: &Path, passed: &mut Vec<Rule>) -> Result<File> {
     if !path.is_absolute() {
         let rule = format!("the path of a plugin is absolute, not {}", path.display());
         return Err(Error::new(ErrorKind::InvalidConfig, rule));
     }
+    passed.push(Rule::Absolute);
     let failed = |at: &Path, error: rustix::io::Errno| unreadable(at, error.into());
     let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut at = PathBuf::from("/");
@@ -80,6 +84,7 @@ fn open(path: &Path) -> Result<File> {
             Some(next) if kind == FileType::Directory => (folder, name) = (found, next),
             Some(_) => return Err(unreadable(&at, rustix::io::Errno::NOTDIR.into())),
             None => {
+                passed.push(Rule::Folders);
                 // A device may do things when it is opened: look first.
                 a_trusted_file(path, &stat)?;
                 let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -87,6 +92,7 @@ fn open(path: &Path) -> Result<File> {
                     .map_err(|e| failed(&at, e))?;
                 // It may be another one by now.
                 a_trusted_file(path, &rustix::fs::fstat(&file).map_err(|e| failed(&at, e))?)?;
+                passed.push(Rule::File);
                 return Ok(File::from(file));
             }
         }

@@ -29,4 +29,4 @@ mod trials;
 pub use fault::{Fault, FaultStore, Seen};
 pub use handles::Handles;
 pub use outcome::Failure;
-pub use report::{Report, TrialReport, report, run};
+pub use report::{Progress, Report, TrialReport, report, run, watched};

@@ -16,6 +16,21 @@ use crate::trials::{self, Trial};
 /// No trial asks a store for more than a few hundred small requests.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// The trial without which there are no others.
+const CAPABILITIES: &str = "every handle tells its capabilities";
+
+/// What happens while a store is held to the contract.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Progress<'a> {
+    /// So many trials concern the store.
+    Chosen(usize),
+    /// The trial that this sentence holds begins.
+    Begins(&'static str),
+    /// It has ended.
+    Ended(&'a TrialReport),
+}
+
 /// Holds a store to the contract and returns how many trials it went through.
 ///
 /// `open` gives a [`Handles`], or the one store that is all three. It is called once.
@@ -30,18 +45,34 @@ pub async fn run<H: Into<Handles>>(open: impl AsyncFn() -> H) -> usize {
 
 /// Holds a store to the contract and tells what came of it.
 pub async fn report(handles: impl Into<Handles>) -> Report {
+    watched(handles, LIMIT, |_| ()).await
+}
+
+/// As [`report`], for those who want to see how it goes, and no trial longer than `limit`.
+pub async fn watched(
+    handles: impl Into<Handles>,
+    limit: Duration,
+    mut watch: impl FnMut(Progress<'_>),
+) -> Report {
     let handles = handles.into();
     let mut report = Report::default();
     let capabilities = match capabilities(&handles).await {
         Ok(capabilities) => capabilities,
         Err(failure) => {
-            report.add("every handle tells its capabilities", Err(failure));
+            watch(Progress::Chosen(1));
+            watch(Progress::Ended(report.add(CAPABILITIES, Err(failure))));
             return report;
         }
     };
-    for trial in trials::all().filter(|trial| trial.concerns(capabilities.can)) {
+    let chosen: Vec<&Trial> = trials::all()
+        .filter(|trial| trial.concerns(capabilities.can))
+        .collect();
+    watch(Progress::Chosen(chosen.len()));
+    for trial in chosen {
+        watch(Progress::Begins(trial.name));
         let ground = Ground::new(handles.clone(), capabilities);
-        report.add(trial.name, attempt(trial, ground).await);
+        let outcome = attempt(trial, ground, limit).await;
+        watch(Progress::Ended(report.add(trial.name, outcome)));
     }
     report
 }
@@ -77,11 +108,13 @@ impl Report {
             .filter_map(|trial| Some((trial.name, trial.failure.as_ref()?)))
     }
 
-    fn add(&mut self, name: &'static str, outcome: Outcome) {
+    fn add(&mut self, name: &'static str, outcome: Outcome) -> &TrialReport {
         self.trials.push(TrialReport {
             name,
             failure: outcome.err(),
         });
+        let last = self.trials.len() - 1;
+        &self.trials[last]
     }
 }
 
@@ -123,20 +156,20 @@ async fn capabilities(handles: &Handles) -> Outcome<Capabilities> {
 }
 
 /// A trial, its cleaning up and its looking for leaks, within a time limit; a panic is a failure.
-async fn attempt(trial: &Trial, ground: Ground) -> Outcome {
-    let held = within((trial.run)(ground.clone())).await;
-    let cleaned = within(ground.clean_up()).await;
+async fn attempt(trial: &Trial, ground: Ground, limit: Duration) -> Outcome {
+    let held = within(limit, (trial.run)(ground.clone())).await;
+    let cleaned = within(limit, ground.clean_up()).await;
     held.and(cleaned).and(ground.leaks())
 }
 
-async fn within(work: impl Future<Output = Outcome>) -> Outcome {
+async fn within(limit: Duration, work: impl Future<Output = Outcome>) -> Outcome {
     let caught = AssertUnwindSafe(work).catch_unwind();
-    match tokio::time::timeout(LIMIT, caught).await {
+    match tokio::time::timeout(limit, caught).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => Err(Failure::new("an answer", "a panic, which is printed above")),
         Err(_) => Err(Failure::new(
             "an answer",
-            format!("none within {} s", LIMIT.as_secs()),
+            format!("none within {} s", limit.as_secs()),
         )),
     }
 }

@@ -19,11 +19,13 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
 ];
 
-/// The keyhaul of this working tree, built once for each test program, with its profile.
+/// The keyhaul that `$KEYHAUL` names, or else of this working tree, built once for each test program,
+/// with its profile.
 pub fn keyhaul() -> &'static Path {
     // A failure is kept as well: one attempt is enough.
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let built = BUILT.get_or_init(build).as_deref();
+    let given = || std::env::var_os("KEYHAUL").map(PathBuf::from);
+    let built = BUILT.get_or_init(|| given().or_else(build)).as_deref();
     built.unwrap_or_else(|| panic!("keyhaul does not build: cargo build --package keyhaul"))
 }
 

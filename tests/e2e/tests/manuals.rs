@@ -4,7 +4,7 @@ use std::fs;
 
 use keyhaul_e2e::{Site, finish, finish_with, program};
 
-const COMMANDS: [&str; 28] = [
+const COMMANDS: [&str; 29] = [
     "audit",
     "check",
     "completions",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 28] = [
     "migrate",
     "node",
     "pki",
+    "plugin",
     "resolve",
     "restore",
     "revoke",

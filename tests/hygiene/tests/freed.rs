@@ -11,6 +11,7 @@ use keyhaul_file::FileFactory;
 use keyhaul_hygiene::freed::{Freed, Scanning};
 use keyhaul_hygiene::{Disguise, Needle};
 use keyhaul_keyring::KeyringFactory;
+use keyhaul_plugin_process::ProcessFactory;
 use keyhaul_servers::Backend;
 use keyhaul_vault::VaultFactory;
 
@@ -271,6 +272,44 @@ fn freed_by(backend: Backend) -> usize {
 #[test]
 fn the_kernels_keyring() {
     assert_eq!(freed_by(Backend::Kernel), 0);
+}
+
+/// Lines of JSON, in both directions, of a program's that is asked over pipes.
+#[test]
+fn a_plugin_that_is_a_program() {
+    let home = std::env::home_dir().expect("a home");
+    let place = tempfile::Builder::new()
+        .prefix(".keyhaul-test-")
+        .tempdir_in(home);
+    let place = place.expect("folder");
+    let program = place.path().join("folder.sh");
+    let example = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../plugins/examples/shell/folder.sh"
+    );
+    std::fs::copy(example, &program).expect("installed");
+    let policy = format!(
+        "version = 1\n[stores.s]\nurl = \"plugin+exec://{}\"\nargs = [\"{}\"]\n\
+         [[routes]]\nmatch = \"**\"\nstore = \"s\"\n",
+        program.display(),
+        place.path().display()
+    );
+    let hits = freed(|needle| {
+        let policy = Policy::parse("policy", &policy).expect("valid");
+        let registry = Registry::new().with(ProcessFactory);
+        let resolver = Resolver::new(policy, registry, None).expect("valid");
+        let runtime = runtime();
+        runtime.block_on(async {
+            let reference = Reference::parse("web01/root").expect("valid");
+            let value = SecretBytes::copy_from(needle.bytes());
+            let put = resolver.put(&reference, &value, PutOptions::default());
+            put.await.expect("put");
+            let got = resolver.get(&reference, GetOptions::default()).await;
+            assert!(got.expect("got").value == value);
+        });
+        drop((resolver, runtime));
+    });
+    assert_eq!(hits, 0);
 }
 
 /// HTTP and TLS pass through libraries, which leave copies in what they free: the program's wiping

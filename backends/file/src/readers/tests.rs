@@ -1,5 +1,7 @@
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
+use std::thread::{self, ThreadId};
 
 use futures_util::future::join_all;
 use keyhaul_core::{
@@ -18,6 +20,7 @@ const LONG: Duration = Duration::from_secs(20);
 struct Paths {
     opened: AtomicUsize,
     read: AtomicUsize,
+    threads: Mutex<HashSet<ThreadId>>,
     is_open: Mutex<bool>,
     gate: Condvar,
 }
@@ -28,6 +31,9 @@ impl Reader for Reading<'_> {
     fn get(&mut self, path: &SecretPath, _: &GetOptions) -> Result<Secret> {
         let paths = self.0;
         paths.read.fetch_add(1, Ordering::SeqCst);
+        let mut threads = paths.threads.lock().expect("sound");
+        threads.insert(thread::current().id());
+        drop(threads);
         assert_ne!(path.as_str(), "defect/x", "a test wants it so");
         if path.as_str().starts_with("held/") {
             let open = paths.is_open.lock().expect("sound");
@@ -115,7 +121,9 @@ async fn many_reads_at_once_share_few_threads_and_each_gets_its_own_answer() {
     assert_eq!(paths.read.load(Ordering::SeqCst), 2000);
     let opened = paths.opened.load(Ordering::SeqCst);
     assert!(opened < 1000, "opened {opened} times for 2000 reads");
-    assert!(lock(&readers.reads).threads.len() <= THREADS);
+    // With a thread for each there would be hundreds; some more than may work can come and go.
+    let threads = paths.threads.lock().expect("sound").len();
+    assert!(threads <= 4 * THREADS, "{threads} threads");
 }
 
 #[tokio::test]
@@ -172,12 +180,37 @@ async fn what_nobody_waits_for_is_not_read() {
 
 #[tokio::test]
 async fn a_defect_ends_one_read_and_no_other() {
-    let (_, readers) = readers();
-    let error = get(Arc::clone(&readers), "defect/x".into())
-        .await
-        .expect_err("a defect");
+    let (paths, readers) = readers();
+    let held = ask(&readers, "held/x");
+    until(|| paths.read.load(Ordering::SeqCst) == 1).await;
+    let defect = ask(&readers, "defect/x");
+    let behind = ask(&readers, "vm/disk");
+    until(|| lock(&readers.reads).count == 3).await;
+    paths.open_gate();
+    held.await.expect("it ran").expect("read");
+    let error = defect.await.expect("it ran").expect_err("a defect");
     assert_eq!(error.kind(), ErrorKind::Internal);
+    assert_eq!(behind.await.expect("it ran").expect("read"), "vm/disk");
     until(|| lock(&readers.reads).threads.is_empty()).await;
-    let after = get(Arc::clone(&readers), "vm/disk".into()).await;
+}
+
+#[tokio::test]
+async fn what_hangs_takes_so_many_threads_and_no_more() {
+    let (paths, readers) = readers();
+    let held: Vec<_> = (0..2 * MOST)
+        .map(|number| ask(&readers, &format!("held/{number}")))
+        .collect();
+    until(|| paths.read.load(Ordering::SeqCst) == MOST).await;
+    let one_more = get(Arc::clone(&readers), "vm/disk".to_owned());
+    let waits = timeout(8 * HANGS, one_more).await;
+    assert!(waits.is_err(), "there was a thread left");
+    assert_eq!(paths.read.load(Ordering::SeqCst), MOST);
+    assert_eq!(lock(&readers.reads).threads.len(), MOST);
+    paths.open_gate();
+    for held in held {
+        held.await.expect("it ran").expect("read");
+    }
+    until(|| lock(&readers.reads).threads.is_empty()).await;
+    let after = get(Arc::clone(&readers), "vm/disk".to_owned()).await;
     assert_eq!(after.expect("read"), "vm/disk");
 }

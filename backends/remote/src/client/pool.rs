@@ -166,12 +166,17 @@ impl Pool {
         let Some(index) = state.choose(tried)? else {
             return Ok(None);
         };
+        // Where there is nobody else to ask, there is nothing better to do than to wait.
+        let patient = state.servers.len() <= tried.len() + 1;
         let server = &mut state.servers[index];
-        let fit = |link: &&Arc<Link>| !link.is_stale() && Arc::ptr_eq(&link.identity, &identity);
+        let fit = |link: &&Arc<Link>| {
+            let same = Arc::ptr_eq(&link.identity, &identity);
+            same && !link.is_stale() && link.is_patient() == patient
+        };
         if let Some(link) = server.link.as_ref().filter(fit) {
             return Ok(Some((index, Arc::clone(link))));
         }
-        let link = Arc::new(Link::new(server.address.clone(), identity)?);
+        let link = Arc::new(Link::new(server.address.clone(), identity, patient)?);
         server.link = Some(Arc::clone(&link));
         Ok(Some((index, link)))
     }

@@ -16,7 +16,7 @@ use crate::protocol::{self, Problem, ServiceAnswer, path, seal};
 
 /// The longest answer that is read. Values are limited to less; what a node has ever fetched is not.
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
-/// How long a connection may take to stand, TLS included.
+/// How long a connection may take to stand, TLS included, where another server can be asked.
 const CONNECT: Duration = Duration::from_secs(3);
 /// How often a server that owes an answer is asked whether it lives, and how long it may take.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
@@ -28,6 +28,8 @@ pub(super) struct Link {
     pub(super) address: Address,
     pub(super) identity: Arc<Identity>,
     http: reqwest::Client,
+    /// Whether a connection may take as long as the request that needs it.
+    patient: bool,
     /// Whether it has answered since something broke: then what breaks next may be a mere restart.
     answered: AtomicBool,
     /// Whether a request was given up on: the connection may be dead without anybody having said so.
@@ -70,8 +72,10 @@ pub(super) enum Next {
 }
 
 impl Link {
-    pub(super) fn new(address: Address, identity: Arc<Identity>) -> Result<Self> {
-        let http = reqwest::Client::builder()
+    /// Connections to a server; `patient` where there is none besides. A server whose site boots has
+    /// a queue before its handshakes: who leaves it and comes again is at its end.
+    pub(super) fn new(address: Address, identity: Arc<Identity>, patient: bool) -> Result<Self> {
+        let mut http = reqwest::Client::builder()
             .user_agent(concat!("keyhaul/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
@@ -82,16 +86,18 @@ impl Link {
             .http2_initial_stream_window_size(WINDOW)
             .http2_initial_connection_window_size(4 * WINDOW)
             .http2_keep_alive_interval(KEEP_ALIVE.0)
-            .http2_keep_alive_timeout(KEEP_ALIVE.1)
-            .connect_timeout(CONNECT)
-            .build();
-        let http = http.map_err(|error| {
+            .http2_keep_alive_timeout(KEEP_ALIVE.1);
+        if !patient {
+            http = http.connect_timeout(CONNECT);
+        }
+        let http = http.build().map_err(|error| {
             Error::new(ErrorKind::Internal, "the HTTP client could not be made").with_source(error)
         })?;
         Ok(Self {
             address,
             identity,
             http,
+            patient,
             answered: AtomicBool::new(false),
             stale: AtomicBool::new(false),
             writing: Mutex::default(),
@@ -101,6 +107,11 @@ impl Link {
     /// Whether another should be made in its place.
     pub(super) fn is_stale(&self) -> bool {
         self.stale.load(Ordering::Acquire)
+    }
+
+    /// Whether connecting to it is bounded by requests only.
+    pub(super) fn is_patient(&self) -> bool {
+        self.patient
     }
 
     /// Says that a request was given up on.

@@ -1,13 +1,21 @@
-//! What each certificate's holder takes up: connections, and refusals that have to be recorded.
+//! What each certificate's holder takes up: connections, bodies under way, and refusals that have to
+//! be recorded.
 //!
 //! A refused request costs the one who asks nothing, and the service a record on its disk. Each
 //! holder has some to spend, and gets a few more every second. Who has spent them is *limited* for a
 //! while: whatever it asks is answered `RateLimited` before anything is looked at, and the audit has
 //! one record when that begins and one with the number of such requests when it ends.
+//!
+//! A holder is a URI, whatever its certificates. A certificate that is nobody's, or no longer, spends
+//! for itself alone: whoever stole one that is revoked by now keeps its renewed holder from nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use super::bodies;
 
 /// How many refusals of one holder are recorded at once.
 const REFUSALS: i64 = 2000;
@@ -18,13 +26,22 @@ const AGAIN: i64 = 60;
 /// How many accounts there are before those that say nothing are looked for.
 const MANY: usize = 1024;
 
-/// The accounts of all holders, by the URI in their certificates.
+/// The accounts of all holders.
 #[derive(Debug, Default)]
 pub(super) struct Accounts(Mutex<Known>);
 
+/// Whose account it is.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Holder {
+    /// Of whoever shows this URI.
+    Uri(Arc<str>),
+    /// Of one certificate that is nobody's, by its SHA-256.
+    Certificate([u8; 32]),
+}
+
 #[derive(Debug, Default)]
 struct Known {
-    accounts: HashMap<Arc<str>, Arc<Account>>,
+    accounts: HashMap<Holder, Arc<Account>>,
     /// How many there were left when they were last swept.
     swept: usize,
 }
@@ -34,6 +51,8 @@ struct Known {
 pub(super) struct Account {
     uri: Arc<str>,
     book: Mutex<Book>,
+    /// For bodies under way, in KiB.
+    bodies: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -67,8 +86,17 @@ pub(super) enum Charge {
 impl Accounts {
     /// The account of whoever shows this URI.
     pub(super) fn of(&self, uri: &Arc<str>) -> Arc<Account> {
+        self.account(Holder::Uri(Arc::clone(uri)), uri)
+    }
+
+    /// The account of a certificate that is nobody's, or no longer.
+    pub(super) fn of_certificate(&self, fingerprint: [u8; 32], uri: &Arc<str>) -> Arc<Account> {
+        self.account(Holder::Certificate(fingerprint), uri)
+    }
+
+    fn account(&self, holder: Holder, uri: &Arc<str>) -> Arc<Account> {
         let mut known = lock(&self.0);
-        if let Some(account) = known.accounts.get(uri) {
+        if let Some(account) = known.accounts.get(&holder) {
             return Arc::clone(account);
         }
         if known.accounts.len() >= MANY.max(known.swept * 2) {
@@ -86,8 +114,9 @@ impl Accounts {
                 reckoned: Instant::now(),
                 limit: None,
             }),
+            bodies: Arc::new(Semaphore::new(bodies::SHARE)),
         });
-        known.accounts.insert(Arc::clone(uri), Arc::clone(&account));
+        known.accounts.insert(holder, Arc::clone(&account));
         account
     }
 
@@ -110,6 +139,11 @@ impl Account {
         }
         book.connections += 1;
         Some(Share(Arc::clone(self)))
+    }
+
+    /// Its room for bodies under way, in KiB.
+    pub(super) fn bodies(&self) -> &Arc<Semaphore> {
+        &self.bodies
     }
 
     /// Whether a request is looked at.
@@ -245,6 +279,20 @@ mod tests {
         assert_eq!(node.charge_at(59, over), Charge::Paid);
         let again = node.charge_at(1, over);
         assert_eq!(again, Charge::Limited(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn a_certificate_that_is_nobodys_spends_for_itself() {
+        let accounts = Accounts::default();
+        let uri = "spiffe://site/node/a".into();
+        let (revoked, other) = ([1; 32], [2; 32]);
+        let spent = accounts.of_certificate(revoked, &uri).charge(2000);
+        assert!(matches!(spent, Charge::Limited(_)), "{spent:?}");
+        assert!(accounts.of_certificate(revoked, &uri).admit().is_err());
+        assert_eq!(accounts.of(&uri).admit(), Ok(()), "who has a new one");
+        assert_eq!(accounts.of_certificate(other, &uri).admit(), Ok(()));
+        let ended = accounts.end_all();
+        assert_eq!(ended, [(uri, 1)], "told by the name that it showed");
     }
 
     #[test]

@@ -28,6 +28,9 @@ const LONGER: Duration = Duration::from_secs(10);
 /// The scope that is each node's own.
 const HOST: &str = "@host";
 
+/// The room that a change takes while it is under way.
+pub(super) type Room = Arc<OwnedSemaphorePermit>;
+
 /// A request whose holder is known and may ask such things.
 pub(super) struct Call {
     pub(super) connection: Arc<Connection>,
@@ -196,14 +199,15 @@ impl Call {
     }
 
     /// Has `change` made: recorded before it begins and when it is done, and carried to its end
-    /// although the caller may be gone. `note` completes the record.
+    /// although the caller may be gone. `change` is given its room: who does a part of it that may
+    /// outlive it keeps that. `note` completes the record.
     ///
     /// # Errors
-    /// The change's own, or `Internal`.
+    /// The change's own, or `Internal`; that too where it was done and its end cannot be recorded.
     pub(super) async fn changed<T, F>(
         self: &Arc<Self>,
         entry: Entry,
-        change: F,
+        change: impl FnOnce(Room) -> F + Send + 'static,
         note: impl FnOnce(&T, &mut Entry) + Send + 'static,
     ) -> Result<Vec<u8>>
     where
@@ -215,9 +219,11 @@ impl Call {
         } else {
             &self.shared().changes
         };
-        let room = self.room(rooms).await?;
+        let room = Arc::new(self.room(rooms).await?);
         let call = Arc::clone(self);
         let task = tokio::spawn(async move {
+            let change = change(Arc::clone(&room));
+            // Until its end is recorded.
             let _room = room;
             let mut begun = entry.clone();
             begun.outcome = BEGIN;
@@ -230,8 +236,11 @@ impl Call {
                 Err(error) => fail(&mut done, error),
             }
             // Whatever its caller has to spend: what was begun has an end.
-            call.shared().record(vec![done]).await?;
-            result
+            match (call.shared().record(vec![done]).await, result) {
+                (Ok(_), result) => result,
+                (Err(error), Ok(_)) => Err(unended(error)),
+                (Err(error), Err(_)) => Err(error),
+            }
         });
         // The stores' patience is the caller's. This is for disks that hang, under the state.
         match tokio::time::timeout_at((self.deadline + LONGER).into(), task).await {
@@ -244,6 +253,15 @@ impl Call {
             )),
         }
     }
+}
+
+/// That a change is done although its end could not be recorded: whoever is told of a plain failure
+/// would do it again.
+fn unended(error: Error) -> Error {
+    let done = "it is done, and must not be done again; but the audit cannot be written, and has its beginning only";
+    Error::new(ErrorKind::Internal, done)
+        .with_advice("see what is with the disk under the service's audit; its log has the reason")
+        .with_source(error)
 }
 
 /// Makes a record one of a failure.

@@ -91,6 +91,21 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The same where there is room for so many connections: where that is less than configured, one
+    /// identity has no larger share of it than if nobody had said.
+    pub(super) fn within(self, room: usize) -> Self {
+        if room >= self.connections {
+            return self;
+        }
+        Self {
+            connections: room,
+            connections_per_identity: self.connections_per_identity.min(share(room)),
+            ..self
+        }
+    }
+}
+
 /// How many of `connections` one identity may have where nobody says: a quarter, so that one that
 /// goes wrong keeps nobody else out, and some processes of a host have one each in any case.
 fn share(connections: usize) -> usize {

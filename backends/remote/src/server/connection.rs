@@ -115,6 +115,27 @@ impl Connection {
         standing.identity.clone()
     }
 
+    /// Waits until a reload leaves the certificate nobody's: why it is. What is revoked takes up no
+    /// room until it asks again.
+    pub(super) async fn outdated(&self) -> Refusal {
+        let mut reloads = self.shared.reloads.subscribe();
+        let mut seen = lock(&self.standing).generation;
+        loop {
+            let live = self.shared.live();
+            if live.generation != seen {
+                seen = live.generation;
+                if let Err(reason) = self.identity(&live) {
+                    return reason;
+                }
+            }
+            drop(live);
+            if reloads.changed().await.is_err() {
+                // The service is gone, and with it all connections in a moment.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// What the certificate calls its holder, whether it is anybody here or not.
     pub(super) fn uri(&self) -> Arc<str> {
         uri(&self.chain)
@@ -126,31 +147,46 @@ impl Connection {
     /// # Errors
     /// `Internal` or `Timeout`: then nothing may be done or told. `RateLimited` where there were too
     /// many refusals: they are counted, not recorded, and nothing may be told either.
-    pub(super) async fn record(&self, mut entries: Vec<Entry>) -> Result<u64> {
+    pub(super) async fn record(&self, entries: Vec<Entry>) -> Result<u64> {
+        self.record_for(&self.account, entries).await
+    }
+
+    /// Writes down that nobody asked: the certificate is none of its holder's, or no longer, so the
+    /// holder is not charged.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub(super) async fn record_nobody(&self, entry: Entry) -> Result<u64> {
+        let accounts = &self.shared.accounts;
+        let account = accounts.of_certificate(self.fingerprint, &self.uri());
+        self.record_for(&account, vec![entry]).await
+    }
+
+    async fn record_for(&self, account: &Arc<Account>, mut entries: Vec<Entry>) -> Result<u64> {
         let refusals = entries.iter().filter(|entry| is_refusal(entry)).count();
         if refusals == 0 {
             return self.shared.record(entries).await;
         }
-        match self.account.charge(refusals) {
+        match account.charge(refusals) {
             Charge::Paid => {}
             Charge::Refused(wait) => return Err(limited(wait)),
             Charge::Limited(time) => {
                 entries.extend(entries.last().map(|last| begin(last, time)));
-                self.limit(time);
+                self.limit(account, time);
             }
         }
         self.shared.record(entries).await
     }
 
-    /// Ends the limit of the holder when it is time.
-    fn limit(&self, time: Duration) {
+    /// Ends the limit of an account when it is time.
+    fn limit(&self, account: &Arc<Account>, time: Duration) {
         self.shared.sparing.warn("limited", || {
             tracing::warn!(
                 uri = &*self.uri(), peer = %self.peer, seconds = time.as_secs(),
                 "too many requests of one certificate were refused: what it asks is answered unheard, and the audit counts it"
             );
         });
-        let (account, shared) = (Arc::clone(&self.account), Arc::downgrade(&self.shared));
+        let (account, shared) = (Arc::clone(account), Arc::downgrade(&self.shared));
         let uri = self.uri();
         tokio::spawn(async move {
             tokio::time::sleep(time).await;

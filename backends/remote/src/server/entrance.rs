@@ -3,22 +3,26 @@
 //! Until its first bytes are there, a connection costs a descriptor and no more. Then it waits its
 //! turn: addresses take turns, and the connections of one come in the order in which they were made,
 //! so that one host which floods the service delays itself. Of those whose handshake takes too long
-//! the oldest ends where somebody else waits.
+//! one ends where somebody else waits, save the oldest: half of the places are theirs, so that some
+//! come in also where all take long.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::future::Future;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// How many handshakes are under way at the same time: whoever has shown no certificate takes no
 /// more of the server than that, and memory for no more of them.
 pub(super) const HANDSHAKES: usize = 256;
 /// How many connections wait for their first bytes or for their turn.
 pub(super) const WAITING: usize = 4096;
+/// How long nobody is sent away for having said nothing: a whole handshake's beginning is on its way
+/// when the connection is taken, and nobody has looked for it yet.
+const SILENCE: Duration = Duration::from_secs(1);
 /// How long a handshake may take where others wait for theirs.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How many times as long as usual it may take, where that is more: on a busy machine everybody is
@@ -44,9 +48,9 @@ struct Hall {
     /// How many may shake hands.
     handshakes: usize,
     next: u64,
-    guests: HashMap<u64, Known>,
-    /// Those that have said nothing, the oldest first.
-    silent: BTreeSet<u64>,
+    arrivals: HashMap<u64, Known>,
+    /// Those that have said nothing, and since when: the oldest first.
+    silent: BTreeMap<u64, Instant>,
     queues: HashMap<Origin, BTreeSet<u64>>,
     /// The addresses that wait, in turn.
     turns: VecDeque<Origin>,
@@ -59,6 +63,27 @@ struct Hall {
     leaving: usize,
     /// How long a handshake takes that ends with a certificate.
     usual: Duration,
+}
+
+/// Whether one more can come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Some,
+    /// When somebody is gone.
+    None,
+    /// At the latest after this time somebody will have been silent for too long.
+    Later(Duration),
+}
+
+/// Why somebody has to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// It said nothing, and others came.
+    Silent,
+    /// Too many of its address wait.
+    Crowd,
+    /// Its handshake took long, and others waited.
+    Slow,
 }
 
 #[derive(Debug)]
@@ -76,7 +101,7 @@ enum Place {
     /// It has to go, and had a handshake.
     Yielding,
     /// It has to go.
-    Leaving,
+    Leaving(Gone),
 }
 
 /// Whom an address stands for: an IPv6 host has the whole of a /64.
@@ -103,8 +128,8 @@ impl Entrance {
                 waiting,
                 handshakes,
                 next: 0,
-                guests: HashMap::new(),
-                silent: BTreeSet::new(),
+                arrivals: HashMap::new(),
+                silent: BTreeMap::new(),
                 queues: HashMap::new(),
                 turns: VecDeque::new(),
                 queued: 0,
@@ -121,13 +146,22 @@ impl Entrance {
     /// an address that takes up too much; where everybody waits for good reason, the next ones do
     /// too, in the kernel.
     pub(super) async fn room(&self) {
-        while !self.hall().has_room() {
-            self.gone.notified().await;
+        loop {
+            let later = match self.hall().room(Instant::now()) {
+                Room::Some => return,
+                Room::None => None,
+                Room::Later(later) => Some(later),
+            };
+            let gone = self.gone.notified();
+            match later {
+                None => gone.await,
+                Some(later) => drop(timeout(later, gone).await),
+            }
         }
     }
 
     /// Lets one in.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Guest {
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Arrival {
         let mut hall = self.hall();
         let number = hall.next;
         hall.next += 1;
@@ -137,9 +171,9 @@ impl Entrance {
             place: Place::Silent,
             told: Arc::clone(&told),
         };
-        hall.guests.insert(number, known);
-        hall.silent.insert(number);
-        Guest {
+        hall.arrivals.insert(number, known);
+        hall.silent.insert(number, Instant::now());
+        Arrival {
             entrance: Arc::clone(self),
             number,
             told,
@@ -153,21 +187,24 @@ impl Entrance {
 
 /// Somebody on the way in, until dropped.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(super) struct Arrival {
     entrance: Arc<Entrance>,
     number: u64,
     told: Arc<Notify>,
 }
 
-impl Guest {
-    /// Its first bytes are there: it waits for its turn from now on. Whether it came, or it has to
-    /// go.
-    pub(super) async fn turn(&self) -> bool {
+impl Arrival {
+    /// Its first bytes are there: it waits for its turn from now on.
+    ///
+    /// # Errors
+    /// Where it has to go before its turn has come.
+    pub(super) async fn turn(&self) -> Result<(), Gone> {
         self.entrance.hall().queue(self.number);
         loop {
             match self.place() {
-                Place::Shaking => return true,
-                Place::Leaving | Place::Yielding => return false,
+                Place::Shaking => return Ok(()),
+                Place::Leaving(why) => return Err(why),
+                Place::Yielding => return Err(Gone::Slow),
                 Place::Silent | Place::Queued => self.told.notified().await,
             }
         }
@@ -202,22 +239,25 @@ impl Guest {
         let mut shaking = hall.shaking.iter();
         if let Some((_, since)) = shaking.find(|(number, _)| *number == self.number) {
             let took = since.elapsed();
-            hall.usual = (hall.usual * 7 + took) / 8;
+            hall.usual = match hall.usual {
+                Duration::ZERO => took,
+                usual => (usual * 7 + took) / 8,
+            };
         }
     }
 
     fn must_go(&self) -> bool {
-        matches!(self.place(), Place::Leaving | Place::Yielding)
+        matches!(self.place(), Place::Leaving(_) | Place::Yielding)
     }
 
     fn place(&self) -> Place {
         let hall = self.entrance.hall();
-        let known = hall.guests.get(&self.number);
-        known.map_or(Place::Leaving, |known| known.place)
+        let known = hall.arrivals.get(&self.number);
+        known.map_or(Place::Leaving(Gone::Silent), |known| known.place)
     }
 }
 
-impl Drop for Guest {
+impl Drop for Arrival {
     fn drop(&mut self) {
         self.entrance.hall().remove(self.number);
         self.entrance.gone.notify_one();
@@ -239,29 +279,37 @@ pub(super) async fn unless<T>(
 }
 
 impl Hall {
-    /// Whether one more can come in; where not, and that helps, somebody is told to go.
-    fn has_room(&mut self) -> bool {
-        if self.guests.len() < self.waiting + self.handshakes {
-            return true;
+    /// Whether one more can come in; where not, and that helps, somebody is told to go. Who was only
+    /// just let in has not had its turn to say anything.
+    fn room(&mut self, now: Instant) -> Room {
+        if self.arrivals.len() < self.waiting + self.handshakes {
+            return Room::Some;
         }
-        if self.leaving == 0 && self.yielding == 0 {
-            let longest = self.queues.values().max_by_key(|queue| queue.len());
-            let crowd = longest.filter(|queue| queue.len() > self.waiting / PART);
-            let newest = || crowd.and_then(BTreeSet::last);
-            if let Some(number) = self.silent.first().or_else(newest).copied() {
-                self.send_away(number);
-            }
+        if self.leaving > 0 || self.yielding > 0 {
+            return Room::None;
         }
-        false
+        let oldest = self.silent.first_key_value();
+        let oldest = oldest.map(|(number, since)| (*number, now.saturating_duration_since(*since)));
+        if let Some((number, _)) = oldest.filter(|(_, silence)| *silence >= SILENCE) {
+            self.send_away(number, Gone::Silent);
+            return Room::None;
+        }
+        let longest = self.queues.values().max_by_key(|queue| queue.len());
+        let crowd = longest.filter(|queue| queue.len() > self.waiting / PART);
+        if let Some(number) = crowd.and_then(BTreeSet::last).copied() {
+            self.send_away(number, Gone::Crowd);
+            return Room::None;
+        }
+        oldest.map_or(Room::None, |(_, silence)| Room::Later(SILENCE - silence))
     }
 
     /// Who waits is told to go.
-    fn send_away(&mut self, number: u64) {
-        let Some(known) = self.guests.get_mut(&number) else {
+    fn send_away(&mut self, number: u64, why: Gone) {
+        let Some(known) = self.arrivals.get_mut(&number) else {
             return;
         };
         let (origin, place) = (known.origin, known.place);
-        known.place = Place::Leaving;
+        known.place = Place::Leaving(why);
         known.told.notify_one();
         self.leaving += 1;
         match place {
@@ -271,10 +319,10 @@ impl Hall {
     }
 
     fn queue(&mut self, number: u64) {
-        if !self.silent.remove(&number) {
+        if self.silent.remove(&number).is_none() {
             return;
         }
-        let Some(known) = self.guests.get_mut(&number) else {
+        let Some(known) = self.arrivals.get_mut(&number) else {
             return;
         };
         known.place = Place::Queued;
@@ -314,7 +362,7 @@ impl Hall {
                 Some(queue) if !queue.is_empty() => self.turns.push_back(origin),
                 _ => drop(self.queues.remove(&origin)),
             }
-            if let Some(known) = self.guests.get_mut(&number) {
+            if let Some(known) = self.arrivals.get_mut(&number) {
                 known.place = Place::Shaking;
                 known.told.notify_one();
                 self.shaking.push_back((number, Instant::now()));
@@ -322,15 +370,18 @@ impl Hall {
         }
     }
 
-    /// Ends the oldest handshakes that have taken too long, as many as others wait for.
+    /// Ends handshakes that have taken too long, as many as others wait for. Half of the places are
+    /// the oldest ones', who end by their own limit only: on a machine where no handshake is done
+    /// within patience, nobody would ever come in otherwise, and so nobody know what is usual.
     fn make_way(&mut self, now: Instant) {
         let patience = self.patience();
+        let kept = self.handshakes / 2;
         while self.queued > self.yielding
-            && let Some((number, since)) = self.shaking.front().copied()
+            && let Some((number, since)) = self.shaking.get(kept).copied()
             && now.saturating_duration_since(since) >= patience
         {
-            self.shaking.pop_front();
-            if let Some(known) = self.guests.get_mut(&number) {
+            self.shaking.remove(kept);
+            if let Some(known) = self.arrivals.get_mut(&number) {
                 known.place = Place::Yielding;
                 known.told.notify_one();
                 self.yielding += 1;
@@ -343,7 +394,7 @@ impl Hall {
     }
 
     fn remove(&mut self, number: u64) {
-        let Some(known) = self.guests.remove(&number) else {
+        let Some(known) = self.arrivals.remove(&number) else {
             return;
         };
         match known.place {
@@ -351,7 +402,7 @@ impl Hall {
             Place::Queued => self.unqueue(known.origin, number),
             Place::Shaking => self.shaking.retain(|(shaking, _)| *shaking != number),
             Place::Yielding => self.yielding -= 1,
-            Place::Leaving => self.leaving -= 1,
+            Place::Leaving(_) => self.leaving -= 1,
         }
         self.serve();
     }

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::select;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use super::Shared;
 use super::audit::Entry;
@@ -22,10 +23,19 @@ const AT_ONCE: usize = 256;
 /// Who the audit says it was.
 pub(super) const ACTOR: &str = "service";
 
-/// Keeps house until the end begins.
+/// Keeps house until the end begins, whatever a disk is at then: what was not told is told after
+/// the next start.
 pub(super) async fn run(shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
+    let rounds = rounds(&shared);
+    // A sender that is gone is an end too.
+    let over = ended.wait_for(|ended| *ended);
+    tokio::pin!(rounds, over);
+    select(rounds, over).await;
+}
+
+async fn rounds(shared: &Shared) {
     for round in 0u64.. {
-        expire(&shared).await;
+        expire(shared).await;
         if round % FLUSH == 0
             && let Err(error) = shared.state.flush().await
         {
@@ -35,11 +45,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
         if round % LISTS == LISTS - 1 {
             shared.live().tls.warn();
         }
-        let over = ended.wait_for(|ended| *ended);
-        // A sender that is gone is an end too: only the time is a reason to go on.
-        if timeout(EVERY, over).await.is_ok() {
-            return;
-        }
+        sleep(EVERY).await;
     }
 }
 

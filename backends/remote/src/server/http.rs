@@ -10,12 +10,13 @@ use futures_util::FutureExt as _;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use keyhaul_core::{Error, ErrorKind, IdempotencyId, Result};
 use serde::de::DeserializeOwned;
 
 use super::audit::Entry;
+use super::bodies;
 use super::call::Call;
 use super::connection::{Away, Connection, limited};
 use super::failure::{internal, invalid, wrong_role};
@@ -24,8 +25,6 @@ use super::handlers;
 use crate::protocol::{MEDIA_TYPE, Problem, header as ours, limit};
 
 const JSON: &str = "application/json";
-/// How long the rest of a refused request's body is awaited.
-const DRAIN: Duration = Duration::from_secs(2);
 /// The longest body of a request that holds no value.
 const SMALL_BODY: usize = 256 * 1024;
 /// How long a request waits for its store where its caller does not say, and at most.
@@ -70,7 +69,7 @@ pub(super) async fn serve(connection: Arc<Connection>, request: Request<Incoming
         Err(failure) => {
             let mut answer = problem(&failure, &id);
             // A refusal may come before the body.
-            if parts.version < Version::HTTP_2 && !drained(&mut body).await {
+            if parts.version < Version::HTTP_2 && !bodies::drained(&mut body).await {
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(header::CONNECTION, close);
             }
@@ -100,8 +99,8 @@ async fn answer(
         connection.closing.notify_one();
         return Err(turned_away(away).into());
     }
-    connection.account.admit().map_err(limited)?;
     let live = connection.shared.live();
+    // Before all else: what is nobody's is closed, whatever its holder has spent.
     let identity = match connection.identity(&live) {
         Ok(identity) => identity,
         Err(reason) => {
@@ -110,6 +109,7 @@ async fn answer(
             return Err(nobody(connection, id, operation, reason).await.into());
         }
     };
+    connection.account.admit().map_err(limited)?;
     let operation = match Operation::find(&parts.method, parts.uri.path()) {
         Ok(operation) => operation,
         Err(allow) => return Err(astray(allow)),
@@ -133,11 +133,12 @@ async fn answer(
         return Err(call.deny(call.entry(None), error, reason).await.into());
     }
     let query = parts.uri.query();
-    let body = if parts.method == Method::GET {
+    // What it takes up is kept until the answer: so long it is in memory.
+    let (body, _held) = if parts.method == Method::GET {
         if !body.is_end_stream() {
             return Err(invalid("a GET takes no body").into());
         }
-        Vec::new()
+        (Vec::new(), None)
     } else {
         if query.is_some() {
             return Err(invalid("a POST takes no query: its body says it all").into());
@@ -147,7 +148,8 @@ async fn answer(
             Operation::Write => limit::BODY,
             _ => SMALL_BODY,
         };
-        read(body, most, call.live.limits.body).await?
+        let (body, held) = bodies::read(connection, body, most, call.live.limits.body).await?;
+        (body, Some(held))
     };
     Ok(handlers::answer(Arc::new(call), query.unwrap_or_default(), &body).await?)
 }
@@ -181,7 +183,7 @@ async fn nobody(
         migration: None,
         terms: serde_json::Map::new(),
     };
-    match connection.record(vec![entry]).await {
+    match connection.record_nobody(entry).await {
         Ok(_) => error,
         Err(failed) => failed,
     }
@@ -291,68 +293,6 @@ fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>> {
             Err(_) => Err(invalid(format!("the header `{name}` is ASCII"))),
         },
         (Some(_), Some(_)) => Err(invalid(format!("the header `{name}` is there twice"))),
-    }
-}
-
-/// Reads what is left of the body of a refused request and throws it away: who is still writing
-/// does not hear that it was refused. `false` where that is more than it is worth: then the
-/// connection ends.
-async fn drained(body: &mut Incoming) -> bool {
-    if body.size_hint().lower() > limit::BODY as u64 {
-        return false;
-    }
-    let all = async {
-        let mut left = limit::BODY;
-        while let Some(Ok(frame)) = body.frame().await {
-            let len = frame.data_ref().map_or(0, Bytes::len);
-            match left.checked_sub(len) {
-                Some(less) => left = less,
-                None => return false,
-            }
-        }
-        body.is_end_stream()
-    };
-    tokio::time::timeout(DRAIN, all).await.unwrap_or(false)
-}
-
-/// A whole body, of `most` bytes and within `time`.
-async fn read(body: &mut Incoming, most: usize, time: Duration) -> Result<Vec<u8>> {
-    let too_large = || {
-        Error::new(
-            ErrorKind::TooLarge,
-            format!("the body is longer than the {most} bytes that this path takes"),
-        )
-    };
-    let announced = body.size_hint().exact();
-    if announced.is_some_and(|length| length > most as u64) {
-        return Err(too_large());
-    }
-    let whole = async {
-        let mut bytes = Vec::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame
-                .map_err(|error| invalid("the body did not arrive whole").with_source(error))?;
-            // Trailers say nothing that is asked for.
-            if let Ok(data) = frame.into_data() {
-                if data.len() > most - bytes.len() {
-                    return Err(too_large());
-                }
-                if bytes.is_empty() {
-                    // What is announced is believed only as far as it costs little.
-                    let announced = announced.and_then(|length| usize::try_from(length).ok());
-                    bytes.reserve(announced.unwrap_or_default().clamp(data.len(), 64 * 1024));
-                }
-                bytes.extend_from_slice(&data);
-            }
-        }
-        Ok(bytes)
-    };
-    match tokio::time::timeout(time, whole).await {
-        Ok(read) => read,
-        Err(_) => Err(Error::new(
-            ErrorKind::Timeout,
-            "the body did not arrive in time",
-        )),
     }
 }
 

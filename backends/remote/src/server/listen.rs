@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::accounts::Share;
 use super::connection::{Away, Connection};
-use super::entrance::{Guest, unless};
+use super::entrance::{Arrival, Gone, unless};
 use super::{Shared, http};
 
 /// How long a connection that is to end may take to finish what runs.
@@ -70,13 +70,17 @@ pub(super) async fn accept(
         match accepted {
             None => return,
             Some(Ok((stream, peer))) => {
-                let guest = shared.entrance.admit(peer.ip());
-                let greeted = greet(Arc::clone(&shared), stream, peer, guest, ended.clone());
+                let arrival = shared.entrance.admit(peer.ip());
+                let greeted = greet(Arc::clone(&shared), stream, peer, arrival, ended.clone());
                 tokio::spawn(greeted);
             }
             Some(Err(error)) => {
                 // A connection that broke off before it was taken, or no descriptors: both pass.
-                tracing::warn!(%error, "a connection could not be accepted");
+                shared
+                    .sparing
+                    .warn("a connection could not be accepted", || {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                    });
                 sleep(EXHAUSTED).await;
             }
         }
@@ -94,11 +98,11 @@ async fn greet(
     shared: Arc<Shared>,
     stream: TcpStream,
     peer: SocketAddr,
-    guest: Guest,
+    arrival: Arrival,
     ended: watch::Receiver<bool>,
 ) {
     let mut ends = ended.clone();
-    let came = come_in(&shared, stream, peer, guest);
+    let came = come_in(&shared, stream, peer, arrival);
     match unless(came, pin_end(&mut ends)).await {
         Some(Ok(came)) => Box::pin(came.serve(ended)).await,
         Some(Err(Lost::Noted(what))) => tracing::debug!(%peer, "no connection: {what}"),
@@ -128,7 +132,7 @@ struct Came {
     connection: Connection,
     builder: auto::Builder<TokioExecutor>,
     idle: Duration,
-    _share: Option<Share>,
+    share: Option<Share>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -137,43 +141,43 @@ async fn come_in(
     shared: &Arc<Shared>,
     stream: TcpStream,
     peer: SocketAddr,
-    guest: Guest,
+    arrival: Arrival,
 ) -> Result<Came, Lost> {
     let limits = shared.live().limits;
     {
         let mut byte = [0];
         let first = timeout(limits.handshake, stream.peek(&mut byte));
-        match unless(first, guest.sent_away()).await {
+        match unless(first, arrival.sent_away()).await {
             Some(Ok(Ok(1))) => {}
             Some(Ok(_)) => return Err(Lost::Noted("it was closed without a word")),
             Some(Err(_)) => return Err(Lost::Noted("it said nothing in time")),
-            None => return Err(Lost::Warned("it said nothing, and had to make room")),
+            None => return Err(Lost::Warned(gone(Gone::Silent))),
         }
     }
-    match timeout(limits.queue, guest.turn()).await {
-        Ok(true) => {}
-        Ok(false) => return Err(Lost::Warned("too many of its address wait")),
+    match timeout(limits.queue, arrival.turn()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => return Err(Lost::Warned(gone(why))),
         Err(_) => return Err(Lost::Warned("too many wait: its turn did not come in time")),
     }
-    Box::pin(shake(shared, stream, peer, guest)).await
+    Box::pin(shake(shared, stream, peer, arrival)).await
 }
 
 async fn shake(
     shared: &Arc<Shared>,
     stream: TcpStream,
     peer: SocketAddr,
-    guest: Guest,
+    arrival: Arrival,
 ) -> Result<Came, Lost> {
     let live = shared.live();
     // Answers are written whole: waiting to fill a packet only delays them.
     let _ = stream.set_nodelay(true);
     let acceptor = TlsAcceptor::from(Arc::clone(&live.tls.config));
     let accepted = timeout(live.limits.handshake, acceptor.accept(stream));
-    let stream = match guest.shake(accepted).await {
+    let stream = match arrival.shake(accepted).await {
         Some(Ok(Ok(stream))) => stream,
         Some(Ok(Err(error))) => return Err(Lost::Failed(error)),
         Some(Err(_)) => return Err(Lost::Warned("its handshake took too long")),
-        None => return Err(Lost::Warned("its handshake took long, and others waited")),
+        None => return Err(Lost::Warned(gone(Gone::Slow))),
     };
     let (_, tls) = stream.get_ref();
     let Some(chain) = tls.peer_certificates() else {
@@ -206,15 +210,23 @@ async fn shake(
             (room, live.limits.idle.min(AWAY))
         }
     };
-    guest.welcome();
+    arrival.welcome();
     Ok(Came {
         stream: TokioIo::new(stream),
         connection,
         builder: builder(is_h2, idle),
         idle,
-        _share: share,
+        share,
         _room: room,
     })
+}
+
+fn gone(why: Gone) -> &'static str {
+    match why {
+        Gone::Silent => "it said nothing, and had to make room",
+        Gone::Crowd => "too many of its address wait",
+        Gone::Slow => "its handshake took long, and others waited",
+    }
 }
 
 /// What went wrong with a handshake.
@@ -281,6 +293,7 @@ impl Came {
     /// that holds no longer, or everything ends.
     async fn serve(self, mut ended: watch::Receiver<bool>) {
         let (idle, connection) = (self.idle, Arc::new(self.connection));
+        let mut share = self.share;
         let service = {
             let connection = Arc::clone(&connection);
             service_fn(move |request: hyper::Request<Incoming>| {
@@ -291,7 +304,15 @@ impl Came {
         };
         let mut serving = pin!(self.builder.serve_connection(self.stream, service));
         let mut end = pin!(pin_end(&mut ended));
-        let mut refused = pin!(connection.closing.notified());
+        let mut refused = pin!(async {
+            if let Some(reason) = unless(connection.outdated(), connection.closing.notified()).await
+            {
+                let (peer, uri) = (&connection.peer, connection.uri());
+                connection.shared.sparing.warn(reason, || {
+                    tracing::warn!(%peer, %uri, "a connection is ended: {reason}");
+                });
+            }
+        });
         let mut timer = pin!(sleep(idle));
         let mut closing = false;
         poll_fn(|cx| {
@@ -302,8 +323,12 @@ impl Came {
                     }
                     return Poll::Ready(());
                 }
-                let is_over = !closing
-                    && (end.as_mut().poll(cx).is_ready() || refused.as_mut().poll(cx).is_ready());
+                let is_refused = !closing && refused.as_mut().poll(cx).is_ready();
+                if is_refused {
+                    // While it ends, whoever has a better certificate takes its place.
+                    share = None;
+                }
+                let is_over = is_refused || !closing && end.as_mut().poll(cx).is_ready();
                 let is_due = timer.as_mut().poll(cx).is_ready();
                 match (closing, is_over || is_due) {
                     (_, false) => return Poll::Pending,

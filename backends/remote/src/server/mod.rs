@@ -2,6 +2,7 @@
 
 mod accounts;
 mod audit;
+mod bodies;
 mod call;
 mod config;
 mod connection;
@@ -13,6 +14,7 @@ mod handlers;
 mod housekeeping;
 mod http;
 mod identity;
+mod keeper;
 mod listen;
 mod lists;
 mod private;
@@ -30,6 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use keyhaul_core::{Capabilities, Error, ErrorKind, Result, SecretStore, random};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -72,6 +75,8 @@ struct Shared {
     /// What is written is sealed to it.
     recipient: Recipient,
     live: RwLock<Arc<Live>>,
+    /// Tells connections that `live` has changed.
+    reloads: watch::Sender<()>,
     capabilities: Mutex<Option<(Instant, Capabilities)>>,
     ids: Ids,
     entrance: Arc<entrance::Entrance>,
@@ -79,6 +84,8 @@ struct Shared {
     /// For connections that are one too many, to say so.
     turned_away: Arc<Semaphore>,
     accounts: accounts::Accounts,
+    /// For bodies under way, in KiB.
+    bodies: Arc<Semaphore>,
     /// Warnings about connections.
     sparing: sparing::Sparing,
     /// For changes of secrets: a store that hangs keeps them.
@@ -86,8 +93,8 @@ struct Shared {
     /// For changes of the state alone: no store delays a revocation.
     decisions: Arc<Semaphore>,
     reads: Arc<Semaphore>,
-    /// Held by whoever changes a secret.
-    subjects: Vec<Arc<tokio::sync::Mutex<()>>>,
+    /// For whoever changes a secret.
+    turns: Arc<turns::Turns>,
 }
 
 /// What a reload replaces.
@@ -139,7 +146,8 @@ impl Server {
             state: Arc::new(state),
             audit: Arc::new(audit),
             recipient: Recipient::new()?,
-            live: RwLock::new(Arc::new(Live::new(0, tls, &settings))),
+            live: RwLock::new(Arc::new(Live::new(0, tls, &settings, room.connections))),
+            reloads: watch::Sender::new(()),
             capabilities: Mutex::default(),
             ids: Ids {
                 process: random::hex(6)?,
@@ -149,11 +157,12 @@ impl Server {
             connections: Arc::new(Semaphore::new(room.connections)),
             turned_away: Arc::new(Semaphore::new(room::TURNED_AWAY)),
             accounts: accounts::Accounts::default(),
+            bodies: Arc::new(Semaphore::new(bodies::ALL)),
             sparing: sparing::Sparing::default(),
             changes: Arc::new(Semaphore::new(CHANGES as usize)),
             decisions: Arc::new(Semaphore::new(CHANGES as usize)),
             reads: Arc::new(Semaphore::new(READS)),
-            subjects: (0..turns::SUBJECTS).map(|_| Arc::default()).collect(),
+            turns: Arc::default(),
         };
         Ok(Self {
             room: room.connections,
@@ -170,8 +179,8 @@ impl Server {
         &self.addresses
     }
 
-    /// Takes over new settings, certificates and revocation lists. Connections stay; their
-    /// certificates are verified again before their next request. The audit goes on in a new file
+    /// Takes over new settings, certificates and revocation lists. Connections stay, save those whose
+    /// certificates are nobody's any longer: all are verified again. The audit goes on in a new file
     /// where the old one was moved away.
     ///
     /// # Errors
@@ -204,12 +213,13 @@ impl Server {
             Err(Error::new(ErrorKind::Timeout, hangs))
         })?;
         let generation = self.shared.live().generation + 1;
-        let live = Arc::new(Live::new(generation, tls, &settings));
+        let live = Arc::new(Live::new(generation, tls, &settings, self.room));
         *self
             .shared
             .live
             .write()
             .unwrap_or_else(PoisonError::into_inner) = live;
+        self.shared.reloads.send_replace(());
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
         Ok(())
     }
@@ -238,8 +248,9 @@ impl Server {
         tasks.push(tokio::spawn(keeping));
         until.await;
         let _ = end.send(true);
-        for task in tasks {
-            let _ = task.await;
+        // They end at once. What one of them may hang at shall not keep the others.
+        if timeout(listen::GRACE, join_all(tasks)).await.is_err() {
+            tracing::warn!("the service's own tasks did not end in time");
         }
         let shared = &self.shared;
         // A connection that is being greeted has no room yet: it sees the end, and goes.
@@ -263,13 +274,7 @@ impl Server {
             // The failure has been logged.
             let _ = shared.record(limits).await;
         }
-        match timeout(listen::GRACE, shared.state.flush()).await {
-            Ok(flushed) => flushed,
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                "what is buffered could not be written down in time: the disk under the state hangs",
-            )),
-        }
+        shared.state.flush().await
     }
 }
 
@@ -310,13 +315,13 @@ impl Shared {
 }
 
 impl Live {
-    fn new(generation: u64, tls: Tls, settings: &Settings) -> Self {
+    fn new(generation: u64, tls: Tls, settings: &Settings, room: usize) -> Self {
         Self {
             generation,
             tls,
             roles: settings.roles.clone(),
             delete_window: settings.delete_window,
-            limits: settings.limits,
+            limits: settings.limits.within(room),
         }
     }
 }

@@ -163,6 +163,29 @@ async fn a_server_that_stalls_alone_is_a_timeout_that_names_it() {
     assert_eq!(proxy.connections(), 2);
 }
 
+/// As a server does at which a whole site waits for its turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_server_has_as_long_to_take_a_connection_as_the_request_has() {
+    let (site, keys) = (Site::new(), keys());
+    let stage = serving(&site, &keys).await;
+    let swallows = [(); 2].map(|()| Proxy::to(&stage.address().to_string()));
+    swallows.iter().for_each(|proxy| proxy.set(Mode::Swallow));
+    let addresses = swallows.each_ref().map(|proxy| proxy.address().to_string());
+    for (servers, connections) in [(&addresses[..1], [1, 0]), (&addresses[..], [2, 1])] {
+        let begun = Instant::now();
+        let until = begun + Duration::from_secs(8);
+        let options = GetOptions::default().request(Request::default().deadline(Some(until)));
+        let error = site.store(servers).get(&path("web01/root"), &options).await;
+        let error = error.expect_err("nobody answers");
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+        let (took, late) = (begun.elapsed(), Duration::from_secs(7));
+        assert!(took > late, "given up on after {took:?}");
+        // And that in one connection, which keeps its place.
+        let made = swallows.each_ref().map(Proxy::connections);
+        assert_eq!(made, connections);
+    }
+}
+
 /// No retry mends a wrong authority, however many servers there are.
 #[tokio::test]
 async fn where_none_is_believed_that_is_a_matter_of_configuration() {

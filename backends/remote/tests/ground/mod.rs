@@ -3,11 +3,13 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod hanging;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyhaul_core::SecretStore;
+use keyhaul_core::{Result as Done, SecretStore};
 use keyhaul_remote::server::{Server, Settings};
 use keyhaul_servers::{Authority, Issued};
 use rustls::pki_types::pem::PemObject as _;
@@ -33,7 +35,7 @@ pub struct Ground {
     pub server: Arc<Server>,
     /// The server serves until this is dropped.
     stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Done<()>>,
 }
 
 impl Ground {
@@ -65,7 +67,7 @@ impl Ground {
         let serving = server.clone();
         let task = tokio::spawn(async move {
             let until = async { drop(stopped.await) };
-            serving.serve(until).await.expect("served to the end");
+            serving.serve(until).await
         });
         Self {
             authority,
@@ -83,9 +85,18 @@ impl Ground {
         tokio::time::timeout(LIMIT, self.task)
             .await
             .expect("it ends")
+            .expect("without a panic")
             .expect("and well");
         drop(self.server);
         Self::open(self.folder, self.authority, store, more).await
+    }
+
+    /// Ends the server, however long that takes, and gives its last word.
+    pub async fn end(self) -> Done<()> {
+        drop(self.stop);
+        let ended = self.task.await;
+        drop(self.server);
+        ended.expect("without a panic")
     }
 
     /// A certificate for who this is: `node/y`, `manager/m`, `operator/o`.

@@ -11,10 +11,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use keyhaul_remote::protocol::seal::Recipient;
 use keyhaul_remote::protocol::{Problem, limit, path};
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use super::site::{Issued, Site, client_config, read_request};
+use super::site::{Issued, Peer, Site, client_config, read_request};
 
 /// Longer than a busy machine takes, and much shorter than a connection at rest is kept.
 const SOON: Duration = Duration::from_secs(15);
@@ -122,6 +124,62 @@ async fn one_certificate_has_a_share_of_the_connections_and_leaves_the_rest() {
         assert!(started.elapsed() < SOON, "room comes back");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// A request whose body never comes, once the server is ready to read it.
+async fn owes_a_body(site: &Site, issued: &Issued, length: usize) -> TlsStream<TcpStream> {
+    let stream = TcpStream::connect(site.server.addresses()[0]).await;
+    let config = client_config(site, Some(issued), &[b"http/1.1"]);
+    let name = ServerName::try_from("127.0.0.1").expect("a name");
+    let connector = TlsConnector::from(Arc::new(config));
+    let stream = connector.connect(name, stream.expect("connected")).await;
+    let mut stream = stream.expect("a handshake");
+    let head = format!(
+        "POST {} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nexpect: 100-continue\r\n\r\n",
+        path::READ
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut ready = [0; 25];
+    let read = tokio::time::timeout(SOON, stream.read_exact(&mut ready)).await;
+    read.expect("in time").expect("an answer");
+    assert_eq!(&ready, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_certificate_has_a_share_of_the_memory_for_bodies() {
+    let site = Site::with("[limits]\nbody = \"6s\"\n").await;
+    site.put("web01/root", b"correct horse").await;
+    for node in ["greedy", "other"] {
+        site.grant("web01", node).await;
+    }
+    let issued = site.authority.client(505, &["spiffe://site/node/greedy"]);
+    let (greedy, other) = (site.peer(&issued), site.node("other"));
+    let read = async |peer: &Peer| {
+        let started = Instant::now();
+        let read = peer.read(&["web01/root"]).await;
+        let value = read[0].as_deref().ok();
+        assert_eq!(value, Some(&b"correct horse"[..]));
+        started.elapsed()
+    };
+    // A quarter of 64 MiB, in the longest bodies of a read.
+    let started = Instant::now();
+    let mut owing = Vec::new();
+    for _ in 0..64 {
+        owing.push(owes_a_body(&site, &issued, 256 * 1024).await);
+    }
+    let (own, others) = futures_util::future::join(read(&greedy), async {
+        let took = read(&other).await;
+        (took, started.elapsed())
+    })
+    .await;
+    let (took, until) = others;
+    assert!(until < Duration::from_secs(6), "the control: {until:?}");
+    // The first of the others ends six seconds after it began, and there is room again.
+    let waited = started.elapsed();
+    assert!(waited >= Duration::from_secs(6), "{own:?}, {took:?}");
+    assert!(took < own, "{took:?}, {own:?}");
+    drop(owing);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,6 @@
 //! The key service's server, over real TLS: who gets what, and what nobody gets.
 
+mod changes;
 mod deletion;
 mod limits;
 mod matrix;

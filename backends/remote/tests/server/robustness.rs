@@ -419,8 +419,7 @@ async fn a_store_that_hangs_delays_no_revocation() {
     let hanging = futures_util::future::join_all(hanging);
     let revoked = async {
         let full = async {
-            // As many have begun as are under way at once; fewer are with the store, one for each
-            // lock of secrets.
+            // As many have begun as are under way at once.
             let begun = |line: &&str| line.contains("/hang-") && line.contains("\"begin\"");
             while site.audit().lines().filter(begun).count() < 256 {
                 tokio::task::yield_now().await;

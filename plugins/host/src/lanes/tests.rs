@@ -36,6 +36,22 @@ async fn a_thousand_calls_share_a_few_threads() {
 }
 
 #[tokio::test]
+async fn a_plugins_threads_take_no_signal() {
+    let blocked = || {
+        let status = std::fs::read_to_string("/proc/thread-self/status").expect("status");
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+        u64::from_str_radix(mask.expect("a mask").trim(), 16).expect("hexadecimal")
+    };
+    // The control: it is not so of any thread.
+    let term = 1 << (libc::SIGTERM - 1);
+    assert_eq!(blocked() & term, 0);
+    let mask = Lanes::new().run(None, move |_| Ok(blocked())).await;
+    // All but those that nobody can block.
+    let all = term | 1 << (libc::SIGINT - 1) | 1 << (libc::SIGHUP - 1) | 1 << (libc::SIGCHLD - 1);
+    assert_eq!(mask.expect("done") & all, all);
+}
+
+#[tokio::test]
 async fn who_waits_stops_at_the_deadline_and_the_call_is_told() {
     let lanes = Lanes::new();
     let (sender, receiver) = mpsc::channel();

@@ -6,6 +6,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::testing;
 
+fn read(path: &Path, pin: Option<&Digest>) -> Result<Sealed> {
+    super::read(path, pin, &mut Vec::new())
+}
+
 /// A folder that nobody else can write, nor any above it, with a file in it.
 fn a_file() -> (TempDir, PathBuf) {
     let folder = testing::folder();

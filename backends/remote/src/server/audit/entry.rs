@@ -54,7 +54,8 @@ pub struct Entry {
     /// The migration that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub migration: Option<String>,
-    /// What was decided, besides: a grant's `names` and `expires`; `from`, `to` and `seconds` of a
+    /// What was decided, besides: a grant's `names`, `expires` and `if_epoch`, and a
+    /// revocation's `if_epoch`; `from`, `to` and `seconds` of a
     /// migration; `force` of a deletion; `field` of a read; `field`, `mode` and `expect` of a write;
     /// `seconds` of a limit that begins and `unrecorded` of one that ends.
     #[serde(skip_serializing_if = "Map::is_empty")]

@@ -36,7 +36,6 @@ mod writer;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -44,6 +43,7 @@ use keyhaul_core::{Error, ErrorKind, Result};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
+use super::keeper::Keeper;
 use crate::protocol::{AuditAnswer, AuditHead};
 use chain::{Line, broken};
 use lines::{Lines, seek, whole_length};
@@ -70,7 +70,7 @@ pub struct AuditLog {
     commands: Option<mpsc::Sender<Command>>,
     /// For what waits to be written, in KiB.
     room: Arc<Semaphore>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Keeper>,
 }
 
 /// What is durable.
@@ -130,10 +130,7 @@ impl AuditLog {
         ))));
         let (commands, received) = mpsc::channel();
         let writer = Writer::new(path, file, length, head, Arc::clone(&published));
-        let thread = thread::Builder::new()
-            .name("audit".into())
-            .spawn(move || writer.run(&received))
-            .map_err(|error| Error::io("the audit's thread cannot be started", error))?;
+        let thread = Keeper::start("audit", move || writer.run(&received))?;
         Ok(Self {
             path: path.to_owned(),
             published,
@@ -271,15 +268,15 @@ impl AuditLog {
 }
 
 impl Drop for AuditLog {
-    /// Waits for what is being written.
+    /// Waits for what is being written, but not without end: a thread that is left behind holds the
+    /// file, and its lock, as long as it is at it.
     fn drop(&mut self) {
         self.commands = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if self.thread.take().is_none_or(Keeper::end) {
+            let published = &self.published.0;
+            let published = published.lock().unwrap_or_else(PoisonError::into_inner);
+            super::private::unlock(&published.0);
         }
-        let published = &self.published.0;
-        let published = published.lock().unwrap_or_else(PoisonError::into_inner);
-        super::private::unlock(&published.0);
     }
 }
 

@@ -57,6 +57,21 @@ fn an_identity_has_a_share_of_the_connections_where_nobody_says() {
 }
 
 #[test]
+fn a_share_is_one_of_the_room_that_there_is() {
+    let limits = |connections, connections_per_identity| Limits {
+        connections,
+        connections_per_identity,
+        ..Limits::default()
+    };
+    // As many as one identity was given of 4096 would be all.
+    assert_eq!(limits(4096, 1024).within(768), limits(768, 192));
+    assert_eq!(limits(4096, 4096).within(1000), limits(1000, 250));
+    assert_eq!(limits(4096, 10).within(768), limits(768, 10));
+    // Where there is room for what was asked for, that holds.
+    assert_eq!(limits(100, 100).within(100), limits(100, 100));
+}
+
+#[test]
 fn relative_paths_are_relative_to_the_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("server.toml");

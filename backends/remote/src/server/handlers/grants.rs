@@ -44,10 +44,14 @@ pub(super) async fn grant(call: &Arc<Call>, request: GrantRequest) -> Result<Vec
     let state = Arc::clone(&call.shared().state);
     let by = Arc::clone(&call.identity.uri);
     let change = async move { state.grant(&by, &request).await };
-    call.changed(entry, change, |grant: &Grant, entry| {
-        entry.epoch = Some(grant.epoch);
-        entry.migration.clone_from(&grant.migration);
-    })
+    call.changed(
+        entry,
+        |_| change,
+        |grant: &Grant, entry| {
+            entry.epoch = Some(grant.epoch);
+            entry.migration.clone_from(&grant.migration);
+        },
+    )
     .await
 }
 
@@ -60,9 +64,13 @@ pub(super) async fn revoke(call: &Arc<Call>, request: RevokeRequest) -> Result<V
     call.reach(&request.scope, &entry).await?;
     let state = Arc::clone(&call.shared().state);
     let change = async move { state.revoke(&request).await };
-    call.changed(entry, change, |answer: &RevokeAnswer, entry| {
-        entry.epoch = Some(answer.epoch);
-    })
+    call.changed(
+        entry,
+        |_| change,
+        |answer: &RevokeAnswer, entry| {
+            entry.epoch = Some(answer.epoch);
+        },
+    )
     .await
 }
 

@@ -44,10 +44,14 @@ pub(super) async fn begin(call: &Arc<Call>, request: BeginRequest) -> Result<Vec
     let by = Arc::clone(&call.identity.uri);
     let after = Arc::clone(&state);
     let change = async move { state.begin(&by, &request).await };
-    call.changed(entry, change, move |ticket, entry| {
-        note(ticket, entry);
-        entry.epoch = Some(after.epoch());
-    })
+    call.changed(
+        entry,
+        |_| change,
+        move |ticket, entry| {
+            note(ticket, entry);
+            entry.epoch = Some(after.epoch());
+        },
+    )
     .await
 }
 
@@ -78,10 +82,14 @@ pub(super) async fn end(call: &Arc<Call>, request: EndRequest) -> Result<Vec<u8>
             state.abort(&request).await
         }
     };
-    call.changed(entry, change, move |ticket, entry| {
-        note(ticket, entry);
-        entry.epoch = Some(after.epoch());
-    })
+    call.changed(
+        entry,
+        |_| change,
+        move |ticket, entry| {
+            note(ticket, entry);
+            entry.epoch = Some(after.epoch());
+        },
+    )
     .await
 }
 

@@ -28,9 +28,13 @@ pub(super) async fn quarantine(call: &Arc<Call>, request: NodeRequest) -> Result
     let state = Arc::clone(&call.shared().state);
     let after = Arc::clone(&state);
     let change = async move { state.quarantine(&request.node).await };
-    call.changed(entry, change, move |_, entry| {
-        entry.epoch = Some(after.epoch());
-    })
+    call.changed(
+        entry,
+        |_| change,
+        move |_, entry| {
+            entry.epoch = Some(after.epoch());
+        },
+    )
     .await
 }
 
@@ -42,8 +46,12 @@ pub(super) async fn release(call: &Arc<Call>, request: NodeRequest) -> Result<Ve
     let state = Arc::clone(&call.shared().state);
     let after = Arc::clone(&state);
     let change = async move { state.release(&request.node).await };
-    call.changed(entry, change, move |_, entry| {
-        entry.epoch = Some(after.epoch());
-    })
+    call.changed(
+        entry,
+        |_| change,
+        move |_, entry| {
+            entry.epoch = Some(after.epoch());
+        },
+    )
     .await
 }

@@ -59,14 +59,14 @@ async fn put(
     options: PutOptions,
 ) -> Result<Vec<u8>> {
     let own = Arc::clone(call);
-    let change = async move {
+    let change = |room| async move {
         let (call, subject) = (Arc::clone(&own), reference.subject().to_owned());
         let write = async move {
             deletion::write(&call, reference.subject(), &path, &value, options)
                 .await
                 .map(stat)
         };
-        turns::alone(&own, &subject, write).await
+        turns::alone(&own, room, &subject, write).await
     };
     call.changed(entry, change, note).await
 }
@@ -85,7 +85,7 @@ pub(super) async fn delete(call: &Arc<Call>, request: DeleteRequest) -> Result<V
         return call.looked::<()>(entry, Err(error)).await;
     }
     let own = Arc::clone(call);
-    let change = async move {
+    let change = |room| async move {
         let (call, subject) = (Arc::clone(&own), reference.subject().to_owned());
         let delete = async move {
             let options = DeleteOptions::default()
@@ -94,7 +94,7 @@ pub(super) async fn delete(call: &Arc<Call>, request: DeleteRequest) -> Result<V
             let restorable_until = deletion::delete(&call, &reference, &path, &options).await?;
             Ok(DeleteAnswer { restorable_until })
         };
-        turns::alone(&own, &subject, delete).await
+        turns::alone(&own, room, &subject, delete).await
     };
     call.changed(entry, change, |_, _| {}).await
 }
@@ -103,14 +103,14 @@ pub(super) async fn delete(call: &Arc<Call>, request: DeleteRequest) -> Result<V
 pub(super) async fn restore(call: &Arc<Call>, request: RestoreRequest) -> Result<Vec<u8>> {
     let (reference, path, entry) = named(call, &request.secret).await?;
     let own = Arc::clone(call);
-    let change = async move {
+    let change = |room| async move {
         let (call, subject) = (Arc::clone(&own), reference.subject().to_owned());
         let restore = async move {
             deletion::restore(&call, reference.subject(), &path)
                 .await
                 .map(stat)
         };
-        turns::alone(&own, &subject, restore).await
+        turns::alone(&own, room, &subject, restore).await
     };
     call.changed(entry, change, note).await
 }

@@ -137,7 +137,8 @@ impl State {
             let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
             ended.retain(|notice| !ids.contains(&notice.id));
         }
-        self.change(move |work| nodes::told(work, ids)).await
+        self.change_in_time(move |work| nodes::told(work, ids))
+            .await
     }
 
     /// To be called when the audit holds the reads and before their answer leaves. The first fetch
@@ -157,11 +158,12 @@ impl State {
                 fresh.push(running.id.clone());
             }
         }
-        for id in fresh {
-            self.change_in_time(move |work| tickets::fetch(work, &id))
-                .await?;
+        if fresh.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        // All or none, and one wait for the disk, however many scopes migrate.
+        self.change_in_time(move |work| fresh.iter().try_for_each(|id| tickets::fetch(work, id)))
+            .await
     }
 
     /// Takes all grants from `node` and lets it have no more, its own scope included; a node that

@@ -28,7 +28,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, mpsc};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -38,6 +38,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::audit::{AuditLog, Later, Read};
+use super::keeper::Keeper;
 use crate::protocol::AuditHead;
 use memory::Memory;
 use time::{Time, timestamp};
@@ -47,7 +48,7 @@ pub(crate) use types::{Clock, Denial, Ended, Notice, Permit, StateSettings, Tomb
 
 /// How far time may go on before it is written down, in microseconds.
 const MARK: i64 = 60 * 1_000_000;
-/// How long whoever asks the thread for something on behalf of a reader waits for the disk.
+/// How long whoever does not wait for a change of grants waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How much waits for the disk at most: where it hangs, more is refused at once.
 const ROOM: usize = 4096;
@@ -59,9 +60,10 @@ pub(crate) struct State {
     commands: mpsc::Sender<Command>,
     /// For what the thread is asked to do.
     room: Arc<Semaphore>,
-    thread: Option<JoinHandle<()>>,
-    /// Held while the file is in use, by its lock.
-    lock: File,
+    thread: Option<Keeper>,
+    /// Held while the file is in use, by its lock: as long as the thread may write to it, also
+    /// where nobody waits for that any more.
+    lock: Arc<File>,
 }
 
 /// What requests and the thread share.
@@ -136,6 +138,7 @@ impl State {
         beside.push(".lock");
         let lock = super::private::open(Path::new(&beside), "state")?;
         super::private::lock(&lock, Path::new(&beside), "state")?;
+        let lock = Arc::new(lock);
         // Made here, so that it is nobody else's at any moment. SQLite's other files follow its mode.
         drop(super::private::open(path, "state")?);
         let db = database::open(path, settings.busy)?;
@@ -166,14 +169,12 @@ impl State {
             anchor: Mutex::new(anchor),
         });
         let (commands, received) = mpsc::channel();
-        let theirs = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("state".into())
-            .spawn(move || {
-                let _end = End(&theirs);
-                writer::run(&db, &theirs, &received);
-            })
-            .map_err(|error| Error::io("the state's thread cannot be started", error))?;
+        let (theirs, held) = (Arc::clone(&shared), Arc::clone(&lock));
+        let thread = Keeper::start("state", move || {
+            let (db, _held) = (db, held);
+            let _end = End(&theirs);
+            writer::run(&db, &theirs, &received);
+        })?;
         Ok(Self {
             shared,
             commands,
@@ -273,9 +274,9 @@ impl State {
     /// Writes down what is buffered: the fetch index, the audit's head, the time.
     ///
     /// # Errors
-    /// As any change.
+    /// As any change; `Timeout` where the disk hangs.
     pub(crate) async fn flush(&self) -> Result<()> {
-        self.change(|_| Ok(())).await
+        self.change_in_time(|_| Ok(())).await
     }
 
     /// Has the thread do `work`, and waits until it is durable. Where nobody waits any more when it
@@ -297,7 +298,8 @@ impl State {
         answered.await.map_err(|_| stopped())?
     }
 
-    /// As [`change`](Self::change), for what is not done at all where it is not done in time.
+    /// As [`change`](Self::change), for whoever does not wait without end. Where the time is over,
+    /// what has not begun is not done; what has is carried on, and may be done yet.
     async fn change_in_time<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Work<'_>) -> Result<T> + Send + 'static,
@@ -348,13 +350,12 @@ fn stopped() -> Error {
 }
 
 impl Drop for State {
-    /// Waits until what is buffered is written down, or cannot be.
+    /// Waits until what is buffered is written down, or cannot be in time.
     fn drop(&mut self) {
         let _ = self.commands.send(Command::Close);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if self.thread.take().is_none_or(Keeper::end) {
+            super::private::unlock(&self.lock);
         }
-        super::private::unlock(&self.lock);
     }
 }
 

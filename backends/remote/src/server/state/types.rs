@@ -13,7 +13,9 @@ use crate::protocol::{Grant, Ticket};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub(crate) struct StateSettings {
-    /// How long a change waits for a database that another program has locked.
+    /// How long a change waits for a database that another program has locked. One can wait for what
+    /// is being tried, then for what came before it, and then for itself: three times this is less
+    /// than callers have patience, so that all hear that the database is locked.
     pub(crate) busy: Duration,
     /// What time it is.
     pub(crate) clock: Arc<dyn Clock>,
@@ -22,7 +24,7 @@ pub(crate) struct StateSettings {
 impl Default for StateSettings {
     fn default() -> Self {
         Self {
-            busy: Duration::from_secs(5),
+            busy: Duration::from_secs(3),
             clock: Arc::new(SystemClock::default()),
         }
     }

@@ -18,7 +18,7 @@ fn without_room_nothing_is_recorded_and_that_is_said() {
     )));
     let writer = Writer::new(&path, Arc::new(full), 0, head.clone(), Arc::new(published));
     let (commands, received) = mpsc::channel();
-    let thread = thread::spawn(move || writer.run(&received));
+    let thread = std::thread::spawn(move || writer.run(&received));
     for _ in 0..3 {
         let (answer, answered) = oneshot::channel();
         let mut bodies = Vec::new();

@@ -287,3 +287,96 @@ fn what_nobody_waits_for_any_more_is_not_done_and_what_waits_has_a_bound() {
     assert!(!bench.reads("y", "web01/root"), "nobody waited for it");
     assert_eq!(bench.state().room.available_permits(), ROOM);
 }
+
+/// As [`Bench::settings`], over a database that another program keeps for longer than anybody waits.
+fn patient(bench: &mut Bench) {
+    bench.state = None;
+    let settings = StateSettings {
+        busy: Duration::from_secs(120),
+        ..bench.settings()
+    };
+    bench.state = Some(State::open(&bench.path(), settings).expect("opened"));
+}
+
+#[test]
+fn a_file_that_hangs_is_awaited_once_however_much_is_asked_of_it() {
+    let mut bench = Bench::new();
+    patient(&mut bench);
+    for scope in ["web01", "web02", "web03"] {
+        bench.grant(scope, "y");
+    }
+    bench.begin("web01", "y", "z").expect("begun");
+    bench.begin("web02", "y", "z").expect("begun");
+    let short = BeginRequest {
+        scope: "web03".into(),
+        from: "y".into(),
+        to: "z".into(),
+        seconds: Some(60),
+    };
+    let short = block_on(bench.state().begin(MANAGER, &short)).expect("begun");
+    let short = by_id(&short);
+    let state = bench.state();
+    let permits: Vec<Permit> = ["web01/root", "web02/root"]
+        .iter()
+        .map(|text| state.may_read("z", &reference(text)).expect("granted"))
+        .collect();
+    bench.pass(61);
+    let other = Connection::open(bench.path()).expect("another program");
+    other.execute_batch("BEGIN EXCLUSIVE").expect("locked");
+
+    let page = Paging::default();
+    let begun = Instant::now();
+    let (fetched, ticket, tickets, nodes, expired, told, flushed) = block_on(async {
+        tokio::join!(
+            state.fetched(&permits),
+            state.ticket(&short),
+            state.tickets(None, None, &page, |_| true),
+            state.nodes(&page),
+            state.expire(),
+            state.told(vec!["x".into()]),
+            state.flush(),
+        )
+    });
+    let waited = begun.elapsed();
+    assert_eq!(kind(fetched), ErrorKind::Timeout);
+    assert_eq!(kind(ticket), ErrorKind::Timeout);
+    assert_eq!(kind(tickets), ErrorKind::Timeout);
+    assert_eq!(kind(nodes), ErrorKind::Timeout);
+    assert_eq!(kind(expired), ErrorKind::Timeout);
+    assert_eq!(kind(told), ErrorKind::Timeout);
+    assert_eq!(kind(flushed), ErrorKind::Timeout);
+    // One limit of ten seconds: two in turn would be twenty.
+    assert!(waited < Duration::from_secs(15), "{waited:?}");
+
+    // The control: what the hanging file was asked, it does when it is free.
+    other.execute_batch("ROLLBACK").expect("free again");
+    block_on(state.fetched(&permits)).expect("fetched");
+    let tickets = block_on(state.tickets(None, None, &page, |_| true)).expect("listed");
+    let fetched = |ticket: &&Ticket| ticket.fetched;
+    assert_eq!(tickets.tickets.iter().filter(fetched).count(), 2);
+}
+
+#[test]
+fn a_state_whose_file_hangs_is_left_behind_and_is_nobody_elses_before_its_thread_ends() {
+    let mut bench = Bench::new();
+    patient(&mut bench);
+    bench.grant("web01", "y");
+    let other = Connection::open(bench.path()).expect("another program");
+    other.execute_batch("BEGIN EXCLUSIVE").expect("locked");
+    let begun = Instant::now();
+    bench.state = None;
+    let waited = begun.elapsed();
+    // It has tried, and given up after ten seconds.
+    let expected = Duration::from_secs(9)..Duration::from_secs(20);
+    assert!(expected.contains(&waited), "{waited:?}");
+    let taken = State::open(&bench.path(), bench.settings());
+    assert_eq!(kind(taken), ErrorKind::Conflict, "its thread may write yet");
+
+    other.execute_batch("ROLLBACK").expect("free again");
+    let begun = Instant::now();
+    while let Err(error) = State::open(&bench.path(), bench.settings()) {
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(begun.elapsed() < Duration::from_secs(30), "{error}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

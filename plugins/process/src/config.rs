@@ -1,0 +1,168 @@
+//! From the policy's words to settings. No I/O.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use keyhaul_core::registry::{OptionKind, OptionSpec, Options};
+use keyhaul_core::{Error, ErrorKind, Result, StoreConfig, percent};
+
+pub(crate) const SCHEME: &str = "plugin+exec";
+
+/// How long a plugin may say nothing where the policy does not say: less than the time limit of an
+/// attempt, so that the next one finds a fresh process.
+pub(crate) const STALL: Duration = Duration::from_secs(8);
+
+const LONGEST_STALL: Duration = Duration::from_secs(24 * 3600);
+
+pub(crate) const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "args",
+        kind: OptionKind::Texts,
+        default: "none",
+        help: "The program's arguments. They can be seen by every user of the host: no place for a secret.",
+    },
+    OptionSpec {
+        name: "options",
+        kind: OptionKind::Free,
+        default: "none",
+        help: "The plugin's own options, which the plugin declares when it starts.",
+    },
+    OptionSpec {
+        name: "stall",
+        kind: OptionKind::Duration,
+        default: "8s",
+        help: "How long the program may say nothing while it is asked, before it is killed and started anew.",
+    },
+];
+
+/// What a store is made of.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The store's name.
+    pub(crate) store: String,
+    /// Where the policy declares it.
+    pub(crate) place: String,
+    /// The program, as the policy names it.
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    /// The plugin's own.
+    pub(crate) options: Option<Options>,
+    pub(crate) stall: Duration,
+}
+
+impl Settings {
+    pub(crate) fn new(config: &StoreConfig) -> Result<Self> {
+        let stall = config.options.duration("stall")?.unwrap_or(STALL);
+        if stall.is_zero() || stall > LONGEST_STALL {
+            let place = config.options.place("stall").unwrap_or(&config.place);
+            return Err(
+                invalid("`stall` is longer than nothing and at most a day").with_place(place)
+            );
+        }
+        let arguments = config.options.texts("args");
+        if arguments.iter().any(|argument| argument.contains('\0')) {
+            let place = config.options.place("args").unwrap_or(&config.place);
+            return Err(invalid("an argument holds no NUL").with_place(place));
+        }
+        Ok(Self {
+            store: config.name.clone(),
+            place: config.place.clone(),
+            program: program(config)?,
+            arguments: arguments.to_vec(),
+            options: config.options.table("options").cloned(),
+            stall,
+        })
+    }
+}
+
+fn program(config: &StoreConfig) -> Result<PathBuf> {
+    let url = &config.url;
+    let form = || {
+        invalid("a plugin's url names a program by its absolute path")
+            .with_advice(format!("write {SCHEME}:///usr/lib/keyhaul/NAME"))
+    };
+    if url.has_host() || url.query().is_some() || url.fragment().is_some() {
+        return Err(form());
+    }
+    let path = percent::decoded(url.path()).map_err(|_| form())?;
+    if !path.starts_with('/') || path.ends_with('/') || path.contains(char::is_control) {
+        return Err(form());
+    }
+    Ok(path.into())
+}
+
+fn invalid(rule: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, rule.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use keyhaul_core::registry::{OptionValue, Value};
+
+    use super::*;
+
+    fn settings(url: &str, options: &[(&str, Value)]) -> Result<Settings> {
+        let options = options.iter().map(|(name, value)| {
+            let place = format!("keyhaul.toml:7:{}", name.len());
+            (
+                (*name).to_owned(),
+                OptionValue {
+                    value: value.clone(),
+                    place,
+                },
+            )
+        });
+        let options = Options(options.collect());
+        Settings::new(&StoreConfig::new("odd", url, options, "keyhaul.toml:3:1")?)
+    }
+
+    #[test]
+    fn a_program_is_named_by_its_absolute_path() {
+        let made = settings("plugin+exec:///usr/lib/key%20haul/odd", &[]).expect("valid");
+        assert_eq!(made.program, PathBuf::from("/usr/lib/key haul/odd"));
+        assert_eq!((made.stall, made.options), (STALL, None));
+        for url in [
+            "plugin+exec:odd",
+            "plugin+exec://host/odd",
+            "plugin+exec:///",
+            "plugin+exec:///usr/lib/",
+            "plugin+exec:///odd?x=1",
+            "plugin+exec:///odd%0a",
+        ] {
+            let error = settings(url, &[]).expect_err(url);
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            assert!(
+                error
+                    .advice()
+                    .is_some_and(|advice| advice.contains("plugin+exec:///"))
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_at_its_place() {
+        let url = "plugin+exec:///odd";
+        let text = |text: &str| Value::Text(text.to_owned());
+        let made = settings(
+            url,
+            &[
+                ("stall", text("2m")),
+                ("args", Value::Texts(vec!["a".into()])),
+            ],
+        );
+        let made = made.expect("valid");
+        assert_eq!(made.stall, Duration::from_secs(120));
+        assert_eq!(made.arguments, ["a"]);
+        for (name, value) in [
+            ("stall", Value::Integer(0)),
+            ("stall", Value::Integer(i64::MAX)),
+            ("stall", text("soon")),
+            ("args", Value::Texts(vec!["a\0".into()])),
+        ] {
+            let error = settings(url, &[(name, value)]).expect_err(name);
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            let place = error.context().place.clone();
+            assert_eq!(place, Some(format!("keyhaul.toml:7:{}", name.len())));
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Starting a program with as little of keyhaul's as can be.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use keyhaul_core::{Error, ErrorKind, Result};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
+
+/// What the environment of every plugin is: nothing else of keyhaul's own reaches it.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How many descriptors a plugin may have open.
+const DESCRIPTORS: u64 = 1024;
+
+/// A program that was started, with our ends of its pipes.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) group: Group,
+    pub(crate) stdin: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+    /// Readable once the program has ended.
+    pub(crate) pidfd: OwnedFd,
+}
+
+/// Starts `program`, in a process group of its own.
+///
+/// # Errors
+/// `InvalidConfig` or `PermissionDenied` where it cannot be executed, `Unavailable` where the
+/// system has no room for it.
+pub(crate) fn start(program: &Path, arguments: &[String]) -> Result<Started> {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", PATH)
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    // SAFETY: between fork and exec, `confine` makes system calls and touches no memory but its
+    // own stack: no allocation, no lock.
+    unsafe { command.pre_exec(confine) };
+    let mut child = command
+        .spawn()
+        .map_err(|error| not_started(program, error))?;
+    let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let group = Group(Mutex::new(Some(child)));
+    let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+        return Err(Error::new(
+            ErrorKind::Internal,
+            "a pipe that was asked for is not there",
+        ));
+    };
+    let pidfd = group.pidfd().map_err(|error| not_started(program, error))?;
+    Ok(Started {
+        group,
+        stdin: stdin.into(),
+        stdout: stdout.into(),
+        stderr: stderr.into(),
+        pidfd,
+    })
+}
+
+/// In the child: no new privileges, no descriptors but the three, no core dumps, files of its own
+/// closed to others, and signals as a program expects them.
+fn confine() -> io::Result<()> {
+    // The thread that starts it may block them all.
+    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the first call fills in the set that the second one reads; both are allowed here.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+    rustix::thread::set_no_new_privs(true)?;
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    let most = |most| Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    rustix::process::setrlimit(Resource::Core, most(0))?;
+    let ours = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let descriptors = ours.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
+    rustix::process::setrlimit(Resource::Nofile, most(descriptors))?;
+    // Closed by exec and not at once: the standard library still has one open, to tell of a failure.
+    // SAFETY: the call takes three numbers, and marks descriptors of this child only.
+    let marked = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3_u32,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if marked < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn not_started(program: &Path, error: io::Error) -> Error {
+    let kind = match ErrorKind::of_io(&error) {
+        ErrorKind::NotFound => ErrorKind::InvalidConfig,
+        kind => kind,
+    };
+    Error::new(kind, format!("{} cannot be started", program.display()))
+        .with_source(error)
+        .with_advice("see that it is executable, and that its interpreter is there")
+}
+
+/// A program and all that it started, as long as they stay in its process group.
+///
+/// The group is killed before its leader is waited for: until then the number cannot be anybody
+/// else's.
+#[derive(Debug)]
+pub(crate) struct Group(Mutex<Option<Child>>);
+
+impl Group {
+    /// Kills every process of the group, unless it was waited for.
+    pub(crate) fn kill(&self) {
+        let child = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(child) = &*child {
+            kill(child);
+        }
+    }
+
+    /// Kills the group and takes the leader's status. To be called once the leader has ended, since
+    /// it waits.
+    pub(crate) fn reap(&self) -> Option<ExitStatus> {
+        let mut child = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()?;
+        kill(&child);
+        child.wait().ok()
+    }
+
+    fn pidfd(&self) -> io::Result<OwnedFd> {
+        let child = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = child.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok(rustix::process::pidfd_open(
+            Pid::from_child(child),
+            PidfdFlags::NONBLOCK,
+        )?)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let child = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut child) = child.take() {
+            kill(&child);
+            // A process that the kernel cannot end now must not hold us up.
+            std::thread::spawn(move || child.wait());
+        }
+    }
+}
+
+fn kill(child: &Child) {
+    // It may have ended already, and all others with it.
+    let _ = rustix::process::kill_process_group(Pid::from_child(child), Signal::KILL);
+}

@@ -1,0 +1,122 @@
+//! Reads what a plugin writes, and takes notice of its end.
+
+use std::io::ErrorKind as Io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyhaul_core::{Error, Result};
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Receiver;
+use tokio::time::timeout;
+
+use crate::error::ended;
+use crate::lines::Lines;
+use crate::session::{GRACE, Session};
+
+/// How long the end of a plugin and the end of its output may be apart.
+const APART: Duration = Duration::from_millis(200);
+
+/// Takes lines until the plugin ends, breaks the protocol or is told to end.
+pub(crate) async fn listen(session: Arc<Session>, stdout: Receiver, pidfd: AsyncFd<OwnedFd>) {
+    // Where the runtime goes away, so does this task, and nobody would read any more.
+    let _guard = Guard(&session);
+    let mut reader = Reader {
+        session: &session,
+        stdout,
+        lines: Lines::new(session.longest_line()),
+    };
+    let why = reader.until_end(&pidfd).await;
+    match why {
+        Ok(End::Told) => {
+            // Its stdin has ended; a plugin of good manners ends now.
+            let _ = timeout(GRACE, pidfd.readable()).await;
+            session.end(ended(None));
+        }
+        Ok(End::Exited) => session.exited(session.group.reap()),
+        Ok(End::Closed) => match timeout(APART, pidfd.readable()).await {
+            Ok(_) => session.exited(session.group.reap()),
+            Err(_) => drop(session.end(ended(None))),
+        },
+        Err(error) => drop(session.end(error)),
+    }
+    // Killed by now, if nothing else; only the kernel can keep it.
+    let _ = pidfd.readable().await;
+    session.group.reap();
+}
+
+enum End {
+    /// It ended.
+    Exited,
+    /// It closed its stdout.
+    Closed,
+    /// The host wants it to end, or has killed it.
+    Told,
+}
+
+struct Reader<'s> {
+    session: &'s Session,
+    stdout: Receiver,
+    lines: Lines,
+}
+
+impl Reader<'_> {
+    async fn until_end(&mut self, pidfd: &AsyncFd<OwnedFd>) -> Result<End> {
+        loop {
+            self.take_lines()?;
+            tokio::select! {
+                biased;
+                () = self.session.over.notified() => return Ok(End::Told),
+                ready = self.stdout.readable() => if !(ready.is_ok() && self.read()) {
+                    return Ok(End::Closed);
+                },
+                _ = pidfd.readable() => {
+                    self.read_last().await?;
+                    return Ok(End::Exited);
+                }
+            }
+        }
+    }
+
+    /// What is left in the pipe of a plugin that has ended. What it started is killed, so that
+    /// there is an end to it.
+    async fn read_last(&mut self) -> Result<()> {
+        self.session.group.kill();
+        while let Ok(Ok(())) = timeout(APART, self.stdout.readable()).await {
+            if !self.read() {
+                break;
+            }
+            self.take_lines()?;
+        }
+        Ok(())
+    }
+
+    /// Reads what there is. Whether more can come.
+    fn read(&mut self) -> bool {
+        match self.stdout.try_read(self.lines.room()) {
+            Ok(count) => {
+                self.lines.came(count);
+                count > 0
+            }
+            Err(error) => matches!(error.kind(), Io::WouldBlock | Io::Interrupted),
+        }
+    }
+
+    fn take_lines(&mut self) -> Result<()> {
+        while let Some(line) = self.lines.next()? {
+            if self.session.take(line)? {
+                self.lines.set_limit(self.session.longest_line());
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Guard<'s>(&'s Session);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let error: Error = ended(None);
+        self.0.end(error);
+    }
+}

@@ -1,0 +1,129 @@
+//! What a plugin writes to its stderr, as the log has it.
+
+mod support;
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use keyhaul_core::{GetOptions, SecretPath, SecretStore};
+use support::Place;
+use tracing::subscriber::DefaultGuard;
+
+const HELLO: &str = r#"#!/bin/sh
+read -r hello
+echo '{"keyhaul":1,"name":"talkative","version":"1","capabilities":["read"]}'
+answer() { id=${line#*\"id\":} id=${id%%,*}; printf '{"id":%s%s}\n' "$id" "$1"; }
+"#;
+
+/// The log of this thread, on which these tests' runtimes are.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn follow() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("unbroken").clone()).expect("text")
+    }
+
+    async fn comes_to(&self, what: &str) {
+        let begun = Instant::now();
+        while !self.text().contains(what) {
+            let waited = begun.elapsed() < Duration::from_secs(10);
+            assert!(waited, "waited for `{what}` in:\n{}", self.text());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("unbroken").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn read(store: &Arc<dyn SecretStore>) -> Vec<u8> {
+    let path = SecretPath::new("a").expect("a path");
+    let secret = store.get(&path, &GetOptions::default()).await;
+    secret.expect("served").value.expose().to_vec()
+}
+
+#[tokio::test]
+async fn values_are_taken_out_also_where_they_were_written_before_the_answer() {
+    let (log, _guard) = Log::follow();
+    let place = Place::new();
+    let body = "while read -r line; do
+        echo 'about to answer hunter2 or aHVudGVyMg==' >&2
+        sleep 0.1
+        answer ',\"value\":\"hunter2\"'
+        echo 'answered hunter2' >&2
+        printf 'a bell \\007 and half a line' >&2
+    done\n";
+    let program = place.program("talkative", &format!("{HELLO}{body}"));
+    let store = place.store(&program, &[]);
+    assert_eq!(read(&store).await, b"hunter2");
+    log.comes_to("answered [redacted]").await;
+    log.comes_to("about to answer [redacted] or [redacted]")
+        .await;
+    drop(store);
+    log.comes_to("a bell   and half a line").await;
+    let text = log.text();
+    assert!(
+        !text.contains("hunter2") && !text.contains("aHVudGVyMg"),
+        "{text}"
+    );
+    assert!(text.contains("store=\"odd\""), "{text}");
+    assert!(
+        text.contains("plugin=\"talkative\" version=\"1\""),
+        "{text}"
+    );
+}
+
+/// The control: what has not passed is not known, and is shown.
+#[tokio::test]
+async fn words_that_are_no_value_are_shown() {
+    let (log, _guard) = Log::follow();
+    let place = Place::new();
+    let body = "echo 'cannot reach hunter2.example.com' >&2; while read -r line; do answer ',\"value\":\"other\"'; done\n";
+    let program = place.program("talkative", &format!("{HELLO}{body}"));
+    let store = place.store(&program, &[]);
+    assert_eq!(read(&store).await, b"other");
+    log.comes_to("plugin: cannot reach hunter2.example.com")
+        .await;
+}
+
+#[tokio::test]
+async fn a_flood_is_cut_and_counted_and_a_long_line_is_several() {
+    let (log, _guard) = Log::follow();
+    let place = Place::new();
+    let body = "head -c 10000 /dev/zero | tr '\\0' x >&2; echo >&2
+    i=0; while [ $i -lt 500 ]; do echo \"line $i\" >&2; i=$((i+1)); done
+    while read -r line; do answer ',\"value\":\"hunter2\"'; done\n";
+    let program = place.program("talkative", &format!("{HELLO}{body}"));
+    let store = place.store(&program, &[]);
+    assert_eq!(read(&store).await, b"hunter2");
+    drop(store);
+    log.comes_to("more lines than the log takes").await;
+    let text = log.text();
+    let lines = text
+        .lines()
+        .filter(|line| line.contains("plugin: "))
+        .count();
+    assert_eq!(lines, 100, "{text}");
+    assert!(text.contains("left_out=403"), "{text}");
+    assert!(text.lines().all(|line| line.len() < 4300), "{text}");
+}
