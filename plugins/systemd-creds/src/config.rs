@@ -37,6 +37,18 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         default: "/usr/bin/systemd-creds",
         help: "The program, an absolute path.",
     },
+    OptionSpec {
+        name: "tpm2-device",
+        kind: OptionKind::Text,
+        default: "the machine's",
+        help: "Which TPM2, as /dev/tpmrm0.",
+    },
+    OptionSpec {
+        name: "tpm2-pcrs",
+        kind: OptionKind::Text,
+        default: "systemd's choice",
+        help: "Which PCRs of the TPM2 new credentials are bound to, as 7 or 0+7; empty for none.",
+    },
 ];
 
 /// What a store is made of.
@@ -46,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) folder: PathBuf,
     pub(crate) key: String,
     pub(crate) program: PathBuf,
+    pub(crate) tpm2_device: Option<String>,
+    pub(crate) tpm2_pcrs: Option<String>,
 }
 
 impl Settings {
@@ -81,7 +95,33 @@ impl Settings {
             folder,
             key: key.to_owned(),
             program: absolute(config, "program")?.unwrap_or_else(|| PROGRAM.into()),
+            tpm2_device: device(config)?,
+            tpm2_pcrs: pcrs(config)?,
         })
+    }
+}
+
+/// A path, or what a library of the TPM software stack takes, as `swtpm:port=2321`.
+fn device(config: &StoreConfig) -> Result<Option<String>> {
+    match config.options.text("tpm2-device") {
+        Some(text) if text.is_empty() || text.contains(char::is_control) => Err(at(
+            config,
+            "tpm2-device",
+            "`tpm2-device` is a path, as /dev/tpmrm0",
+        )),
+        text => Ok(text.map(str::to_owned)),
+    }
+}
+
+fn pcrs(config: &StoreConfig) -> Result<Option<String>> {
+    let is_pcr = |text: &str| text.parse().is_ok_and(|number: u8| number < 24);
+    match config.options.text("tpm2-pcrs") {
+        Some(text) if !text.is_empty() && !text.split('+').all(is_pcr) => Err(at(
+            config,
+            "tpm2-pcrs",
+            "`tpm2-pcrs` has numbers below 24 with + between them",
+        )),
+        text => Ok(text.map(str::to_owned)),
     }
 }
 
@@ -150,7 +190,7 @@ mod tests {
     #[test]
     fn what_means_nothing_or_protects_nothing_is_refused() {
         type Options<'a> = &'a [(&'a str, &'a str)];
-        let cases: [(&str, Options<'_>, &str); 7] = [
+        let cases: [(&str, Options<'_>, &str); 9] = [
             ("systemd-creds:", &[], "needs `folder`"),
             ("systemd-creds:///a", &[("folder", "/a")], "nothing more"),
             ("systemd-creds:", &[("folder", "a")], "absolute"),
@@ -169,6 +209,16 @@ mod tests {
                 "systemd-creds:",
                 &[("folder", "/a"), ("program", "x")],
                 "absolute",
+            ),
+            (
+                "systemd-creds:",
+                &[("folder", "/a"), ("tpm2-pcrs", "7+24")],
+                "below 24",
+            ),
+            (
+                "systemd-creds:",
+                &[("folder", "/a"), ("tpm2-device", "")],
+                "is a path",
             ),
         ];
         for (url, options, rule) in cases {

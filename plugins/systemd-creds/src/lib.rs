@@ -20,6 +20,9 @@
 //! hand (a second AES-GCM and a TPM stack, for something that may change), and Varlink's
 //! `io.systemd.Credentials` alone (Debian 12 has version 252, without it).
 //!
+//! What was sealed is opened once before it takes an older value's place: systemd 252 seals what it
+//! never opens again, where the PCRs are none or the value is near its limit.
+//!
 //! The value goes through pipes, never through arguments, environment or a file in the clear; the
 //! environment is cleared; each run has a deadline.
 //!
@@ -37,11 +40,13 @@
 //! [layers]: keyhaul_core::layers
 
 mod config;
+mod engine;
 mod envelope;
 mod error;
 mod folder;
 mod names;
 mod program;
+mod sealer;
 mod store;
 
 use std::sync::Arc;

@@ -174,6 +174,21 @@ async fn a_program_that_hangs_is_given_up_by_the_callers_deadline() {
 }
 
 #[tokio::test]
+async fn a_program_that_seals_another_value_overwrites_nothing() {
+    let place = Place::new();
+    write(&*place.store(), "a", "value").await;
+    let program = place.program(
+        "if [ \"$1\" = encrypt ]; then { echo more; cat; } | /usr/bin/systemd-creds \"$@\"; exit; fi",
+    );
+    let store = place.store_with(&[("program", &program.to_string_lossy())]);
+    let options = PutOptions::default();
+    let error = store.put(&path("a"), &secret("new"), &options).await;
+    let error = error.expect_err("another value");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert_eq!(read(&*store, "a").await.expect("read"), "value");
+}
+
+#[tokio::test]
 async fn a_folder_that_is_not_there_is_made_only_where_the_policy_says_so() {
     let place = Place::new();
     let inner = place.path().join("inner").to_string_lossy().into_owned();
