@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use keyhaul_e2e::{
-    Disk, PASSPHRASE, Site, Vm, WRONG_PASSPHRASE, argv, environ, finish, program, rust_plugin,
+    Disk, PASSPHRASE, Site, Vm, WRONG_PASSPHRASE, argv, environ, finish, plugin, program,
 };
 use tempfile::TempDir;
 
@@ -40,7 +40,7 @@ fn in_c(folder: &TempDir) -> PathBuf {
 /// The plugin in Rust.
 fn in_rust(folder: &TempDir) -> PathBuf {
     let library = folder.path().join("libkeyhaul_plugin_example.so");
-    fs::copy(rust_plugin(), &library).expect("copied");
+    fs::copy(plugin("keyhaul-plugin-example"), &library).expect("copied");
     library
 }
 
