@@ -15,7 +15,7 @@ fn every_example_passes_as_it_is_and_under_the_layers() {
     ] {
         for layers in [None, Some("--layers")] {
             let more = more.as_deref();
-            let arguments: Vec<&str> = ["plugin", "test", &path, "--format=json"]
+            let arguments: Vec<&str> = ["plugin", "test", &path, "--format=json", "--deadline=5m"]
                 .into_iter()
                 .chain(more)
                 .chain(layers)
