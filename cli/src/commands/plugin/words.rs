@@ -72,15 +72,15 @@ mod tests {
 
     #[test]
     fn an_error_arrives_as_it_was_told() {
-        for kind in ErrorKind::ALL {
-            let told = Error::new(*kind, "rule")
+        for kind in ErrorKind::ALL.iter().copied() {
+            let told = Error::new(kind, "rule")
                 .with_place("here:1")
                 .with_advice("mend it")
                 .with_source(Cause("beneath".to_owned()));
             let text = serde_json::to_string(&Words::from(&told)).expect("JSON");
             let words: Words = serde_json::from_str(&text).expect("words");
             let came = words.error();
-            assert_eq!(came.kind(), *kind);
+            assert_eq!(came.kind(), kind);
             assert_eq!(format!("{came:?}"), format!("{told:?}"));
             assert_eq!(came.advice(), told.advice());
         }

@@ -10,7 +10,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use keyhaul_core::{Error, ErrorKind, Result};
@@ -111,10 +111,7 @@ enum Told {
 fn next(told: &Receiver<Told>, until: Instant, killed: bool) -> Option<Told> {
     let left = until.saturating_duration_since(Instant::now());
     let left = if killed { GRACE } else { left };
-    match told.recv_timeout(left) {
-        Ok(told) => Some(told),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-    }
+    told.recv_timeout(left).ok()
 }
 
 fn listen(stdout: ChildStdout, tell: &Sender<Told>) {
