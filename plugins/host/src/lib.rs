@@ -118,7 +118,8 @@ impl PluginFactory {
     /// `InvalidConfig` where the store's url or pin is wrong, and the rule that the library breaks;
     /// with the store's place.
     pub fn load(&self, config: &StoreConfig) -> Result<Loaded> {
-        let library = Settings::new(config).and_then(|settings| self.plugin(&settings.path, settings.pin).library());
+        let library = Settings::new(config)
+            .and_then(|settings| self.plugin(&settings.path, settings.pin).library());
         let library = library.map_err(|error| error.with_place(&config.place))?;
         Ok(Loaded::from(&*library))
     }
