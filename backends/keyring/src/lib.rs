@@ -23,8 +23,6 @@
 
 mod config;
 mod kernel;
-mod law;
-mod page;
 mod service;
 
 use std::sync::Arc;

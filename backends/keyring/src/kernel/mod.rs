@@ -12,12 +12,11 @@ use async_trait::async_trait;
 use keyhaul_core::{
     Capabilities, Capability, DeleteOptions, Descriptor, Error, ErrorKind, GetOptions, ListOptions,
     Metadata, Page, PutMode, PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath,
-    SecretStore, StoreConfig,
+    SecretStore, StoreConfig, law, page,
 };
 use linux_keyutils::Key;
 
 use crate::config::{KERNEL, Kernel};
-use crate::{law, page};
 use note::{Left, NOTHING, Note};
 use ring::{Put, Ring};
 

@@ -14,13 +14,12 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 use keyhaul_core::{
     Capabilities, Capability, DeleteOptions, Descriptor, GetOptions, ListOptions, Metadata, Page,
-    PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath, SecretStore, StoreConfig,
-    wiping_stack,
+    PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath, SecretStore, StoreConfig, law,
+    page, wiping_stack,
 };
 use secret_service::SecretService;
 
 use crate::config::{SECRET_SERVICE, Service};
-use crate::{law, page};
 use bus::Bus;
 use error::Failure;
 use items::Items;

@@ -1,14 +1,18 @@
-//! Pages of a listing. Keyrings answer with everything they have, in no order.
+//! Pages of a listing, for stores that answer with everything they have, in no order: keyrings,
+//! tokens, a single folder.
 
 use std::collections::BTreeSet;
 
-use keyhaul_core::{Error, ErrorKind, ListOptions, Page, Result, SecretPath};
+use crate::{Error, ErrorKind, ListOptions, Page, Result, SecretPath};
 
 /// The most that one page gives.
 const PAGE: usize = 1000;
 
 /// Refuses what no page can be, before anybody is asked.
-pub(crate) fn check(options: &ListOptions) -> Result<()> {
+///
+/// # Errors
+/// `InvalidReference` for a limit of 0 and for a cursor that [`of`] never gave.
+pub fn check(options: &ListOptions) -> Result<()> {
     if options.limit == Some(0) {
         return Err(Error::new(
             ErrorKind::InvalidReference,
@@ -19,8 +23,11 @@ pub(crate) fn check(options: &ListOptions) -> Result<()> {
     Ok(())
 }
 
-/// The page of `paths` that was asked for.
-pub(crate) fn of(
+/// The page of `paths` that was asked for. Where a path comes twice, it is listed once.
+///
+/// # Errors
+/// As [`check`].
+pub fn of(
     paths: impl IntoIterator<Item = SecretPath>,
     prefix: &SecretPath,
     options: &ListOptions,

@@ -1,19 +1,23 @@
-//! The law of capabilities, for both stores.
+//! The law of capabilities, for stores that know beforehand what they can do: what a request needs,
+//! and the refusal where that is missing.
 
-use keyhaul_core::{
+use crate::{
     Capability, DeleteOptions, Error, ErrorKind, GetOptions, PutMode, PutOptions, Result,
     SecretPath,
 };
 
-/// `Unsupported` unless all of `wanted` is among what a store `can` do.
-pub(crate) fn need(can: Capability, wanted: Capability) -> Result<()> {
+/// Whether all of `wanted` is among what a store `can` do.
+///
+/// # Errors
+/// `Unsupported` with what is missing.
+pub fn need(can: Capability, wanted: Capability) -> Result<()> {
     let missing = wanted - can;
     if missing.is_empty() {
         return Ok(());
     }
     let error = Error::new(
         ErrorKind::Unsupported,
-        format!("this keyring has no {}", missing.names().join(", ")),
+        format!("this store has no {}", missing.names().join(", ")),
     );
     Err(if missing.contains(Capability::CREATE) {
         error.with_advice(
@@ -25,7 +29,7 @@ pub(crate) fn need(can: Capability, wanted: Capability) -> Result<()> {
 }
 
 /// What reading so needs.
-pub(crate) fn to_get(options: &GetOptions) -> Capability {
+pub fn to_get(options: &GetOptions) -> Capability {
     let mut wanted = Capability::READ;
     wanted.set(Capability::VERSIONS, options.version.is_some());
     wanted.set(Capability::FIELDS, options.field.is_some());
@@ -33,7 +37,7 @@ pub(crate) fn to_get(options: &GetOptions) -> Capability {
 }
 
 /// What writing so needs.
-pub(crate) fn to_put(options: &PutOptions) -> Capability {
+pub fn to_put(options: &PutOptions) -> Capability {
     let mut wanted = match options.mode {
         PutMode::Create => Capability::CREATE,
         PutMode::Update(_) => Capability::UPDATE,
@@ -47,14 +51,17 @@ pub(crate) fn to_put(options: &PutOptions) -> Capability {
 }
 
 /// What deleting so needs.
-pub(crate) fn to_delete(options: &DeleteOptions) -> Capability {
+pub fn to_delete(options: &DeleteOptions) -> Capability {
     let mut wanted = Capability::DELETE;
     wanted.set(Capability::UPDATE, options.version.is_some());
     wanted
 }
 
 /// The root is a place to list, not a secret.
-pub(crate) fn not_root(path: &SecretPath) -> Result<()> {
+///
+/// # Errors
+/// `InvalidReference` for the root.
+pub fn not_root(path: &SecretPath) -> Result<()> {
     if path.is_root() {
         return Err(Error::new(
             ErrorKind::InvalidReference,
@@ -64,12 +71,15 @@ pub(crate) fn not_root(path: &SecretPath) -> Result<()> {
     Ok(())
 }
 
-/// `TooLarge` for a value of `len` bytes where `most` fit.
-pub(crate) fn fits(len: usize, most: usize) -> Result<()> {
+/// Whether a value of `len` bytes is none too long where `most` fit.
+///
+/// # Errors
+/// `TooLarge` with the limit.
+pub fn fits(len: usize, most: usize) -> Result<()> {
     if len > most {
         return Err(Error::new(
             ErrorKind::TooLarge,
-            format!("the value is over the keyring's limit of {most} bytes"),
+            format!("the value is over the store's limit of {most} bytes"),
         ));
     }
     Ok(())
