@@ -39,6 +39,7 @@ mod connection;
 mod error;
 mod identity;
 mod message;
+mod names;
 mod objects;
 mod operations;
 mod pool;

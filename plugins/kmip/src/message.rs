@@ -118,7 +118,9 @@ pub(crate) fn outcomes<'a>(
     answer: &'a SecretBytes,
     asked: &[Operation],
 ) -> Result<Vec<Result<Structure<'a>, Failure>>, Malformed> {
-    let message = Item::only(answer.expose())?.structure()?;
+    let message = Item::only(answer.expose())?;
+    message.check()?;
+    let message = message.structure()?;
     if message.tag() != tag::RESPONSE_MESSAGE {
         return Err(Malformed::new("no answer", message.tag()));
     }

@@ -1,13 +1,13 @@
 //! Secrets as objects: found by name, replaced by later ones.
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
 
 use keyhaul_core::{Error, ErrorKind, Request, Result, SecretBytes, SecretPath};
 
 use crate::config::Settings;
 use crate::error::Failure;
 use crate::message::{self, Operation, Version};
+use crate::names;
 use crate::operations::{self as ask, Described, Kind};
 use crate::pool::Pool;
 use crate::ttlv::Structure;
@@ -69,15 +69,10 @@ impl Objects {
         }
     }
 
-    /// When the secret at `path` was written, as far as the server says so.
-    pub(crate) async fn created(
-        &self,
-        path: &SecretPath,
-        request: &Request,
-    ) -> Result<Option<SystemTime>> {
-        let mut objects = self.in_turn(path, &mut BTreeSet::new(), request).await?;
-        let latest = objects.pop().ok_or_else(absent)?;
-        Ok(latest.described.created)
+    /// Whether there is a secret at `path`.
+    pub(crate) async fn exists(&self, path: &SecretPath, request: &Request) -> Result<bool> {
+        let objects = self.in_turn(path, &mut BTreeSet::new(), request).await?;
+        Ok(!objects.is_empty())
     }
 
     /// Writes the secret at `path`: first the new object, then the older ones go.
@@ -139,10 +134,8 @@ impl Objects {
                 Err(failure) => return Err(failure.into()),
             };
             let names = object.described.names.iter();
-            paths.extend(names.filter_map(|name| {
-                let path = name.strip_prefix(self.prefix.as_str())?;
-                SecretPath::new(path).ok()
-            }));
+            let names = names.filter_map(|name| name.strip_prefix(self.prefix.as_str()));
+            paths.extend(names.filter_map(names::to_path));
         }
         Ok(paths)
     }
@@ -296,7 +289,7 @@ impl Objects {
     }
 
     fn name(&self, path: &SecretPath) -> String {
-        format!("{}{path}", self.prefix)
+        format!("{}{}", self.prefix, names::of_path(path))
     }
 }
 
@@ -307,7 +300,7 @@ impl Object {
     }
 }
 
-fn absent() -> Error {
+pub(crate) fn absent() -> Error {
     Error::new(ErrorKind::NotFound, "no such secret")
 }
 

@@ -11,7 +11,7 @@ use keyhaul_core::{
 
 use crate::MAX_VALUE;
 use crate::config::{SCHEME, Settings};
-use crate::objects::Objects;
+use crate::objects::{Objects, absent};
 
 const CAN: Capability = Capability::READ
     .union(Capability::WRITE)
@@ -73,9 +73,11 @@ impl SecretStore for KmipStore {
     async fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {
         law::need(CAN, law::to_get(options))?;
         law::not_root(path)?;
-        let mut metadata = Metadata::default();
-        metadata.created = self.objects.created(path, &options.request).await?;
-        Ok(metadata)
+        if self.objects.exists(path, &options.request).await? {
+            Ok(Metadata::default())
+        } else {
+            Err(absent())
+        }
     }
 
     async fn put(

@@ -6,19 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keyhaul_core::{
-    Error, ErrorKind, GetOptions, PutOptions, Request, Result, Secret, SecretStore,
-};
+use keyhaul_core::{Error, ErrorKind, GetOptions, Request, Result, Secret, SecretStore};
 use keyhaul_servers::{Authority, PyKmip};
 use support::scripted::{Reply, Scripted, answer, got, item, located};
-use support::{path, secret, store, value};
+use support::{get, path, put, store, value};
 
 fn at(server: &PyKmip) -> Arc<dyn SecretStore> {
     store(&server.url(), &server.ca_path(), &server.client("x"), &[])
-}
-
-async fn get(store: &dyn SecretStore) -> Result<Secret> {
-    store.get(&path("a"), &GetOptions::default()).await
 }
 
 /// Reads with a second's patience.
@@ -33,15 +27,14 @@ async fn get_soon(store: &dyn SecretStore) -> Result<Secret> {
 async fn a_server_that_is_killed_amid_requests_and_comes_back_is_used_again() {
     let mut server = PyKmip::start();
     let store = at(&server);
-    let put = store.put(&path("a"), &secret("hunter2"), &PutOptions::default());
-    put.await.expect("written");
+    put(&*store, "a", "hunter2").await;
     let readers: Vec<_> = (0..8)
         .map(|_| {
             let store = store.clone();
             tokio::spawn(async move {
                 let mut read = 0;
                 loop {
-                    match get(&*store).await {
+                    match get(&*store, "a").await {
                         Ok(secret) => {
                             assert_eq!(secret.value.expose(), b"hunter2");
                             read += 1;
@@ -61,7 +54,7 @@ async fn a_server_that_is_killed_amid_requests_and_comes_back_is_used_again() {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
         assert!(!format!("{error:?}").contains("hunter2"));
     }
-    let error = get(&*store).await.expect_err("gone");
+    let error = get(&*store, "a").await.expect_err("gone");
     assert!(error.message().contains("refuses connections"), "{error}");
     server.start_again();
     assert_eq!(value(&*store, "a").await, "hunter2");
@@ -71,8 +64,7 @@ async fn a_server_that_is_killed_amid_requests_and_comes_back_is_used_again() {
 async fn connections_that_ended_meanwhile_are_made_anew_without_a_word() {
     let mut server = PyKmip::start();
     let store = at(&server);
-    let put = store.put(&path("a"), &secret("one"), &PutOptions::default());
-    put.await.expect("written");
+    put(&*store, "a", "one").await;
     for text in ["two", "three"] {
         // Several are kept.
         let paths = vec![path("a"); 6];
@@ -81,8 +73,7 @@ async fn connections_that_ended_meanwhile_are_made_anew_without_a_word() {
         }
         server.kill();
         server.start_again();
-        let put = store.put(&path("a"), &secret(text), &PutOptions::default());
-        put.await.expect("written");
+        put(&*store, "a", text).await;
         assert_eq!(value(&*store, "a").await, text);
     }
 }
@@ -91,8 +82,7 @@ async fn connections_that_ended_meanwhile_are_made_anew_without_a_word() {
 async fn a_server_that_stalls_costs_no_more_than_the_deadline() {
     let server = PyKmip::start();
     let store = at(&server);
-    let put = store.put(&path("a"), &secret("hunter2"), &PutOptions::default());
-    put.await.expect("written");
+    put(&*store, "a", "hunter2").await;
     server.freeze();
     let start = Instant::now();
     // On a connection that was kept, and on a new one.
@@ -170,7 +160,7 @@ async fn lengths_that_lie_take_no_memory_and_no_time() {
     let most = 1024 * 1024 - 8;
     for len in [most + 8, u32::MAX - 7] {
         let stage = Stage::new(move |_| Reply::Bytes(announced(len))).await;
-        let error = get(&*stage.store).await.expect_err("too long");
+        let error = get(&*stage.store, "a").await.expect_err("too long");
         assert_eq!(error.kind(), ErrorKind::TooLarge, "{error:?}");
         assert_eq!(stage.server.requests(), 1);
     }

@@ -5,6 +5,9 @@ use std::fmt;
 
 use super::{HEADER, kind, padded};
 
+/// Structures within structures, twice as many as any answer has.
+const DEEPEST: usize = 16;
+
 /// What is wrong with bytes that should be TTLV: a rule and a tag, never what stands there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed {
@@ -43,6 +46,24 @@ impl<'a> Item<'a> {
         } else {
             Err(Malformed::new("something follows the end", item.tag))
         }
+    }
+
+    /// Holds every length within the item against what is around it, down to the innermost: so that
+    /// what nobody looks at does not lie either.
+    pub(crate) fn check(&self) -> Result<(), Malformed> {
+        self.check_down(DEEPEST)
+    }
+
+    fn check_down(&self, left: usize) -> Result<(), Malformed> {
+        if self.kind != kind::STRUCTURE {
+            return Ok(());
+        }
+        let left = left
+            .checked_sub(1)
+            .ok_or(Malformed::new("structures nested too deeply", self.tag))?;
+        self.structure()?
+            .items()
+            .try_for_each(|item| item?.check_down(left))
     }
 
     /// The first item of `bytes`, and what follows it.

@@ -71,7 +71,10 @@ fn lengths_that_lie_are_refused() {
     )
     .encode();
     let whole = whole.expose();
-    Item::only(whole).expect("the control");
+    Item::only(whole)
+        .expect("an item")
+        .check()
+        .expect("the control");
     for end in 0..whole.len() {
         assert!(Item::only(&whole[..end]).is_err(), "cut at {end}");
     }
@@ -88,6 +91,7 @@ fn lengths_that_lie_are_refused() {
         let mut lying = whole.to_vec();
         lying[at..at + 4].copy_from_slice(&len.to_be_bytes());
         let outer = Item::only(&lying).expect("the outer one holds");
+        outer.check().expect_err("the inner one does not");
         let inner = outer.structure().expect("a structure");
         let refused = inner.items().last().expect("one").err();
         let refused = refused.expect("a length that lies").to_string();
@@ -101,4 +105,20 @@ fn numbers_have_the_length_of_their_type() {
     assert!(Item::only(short).expect("an item").integer().is_err());
     let text = b"\x42\0\x20\x07\0\0\0\x02\xff\xfe\0\0\0\0\0\0";
     assert!(Item::only(text).expect("an item").text().is_err());
+}
+
+#[test]
+fn structures_nest_so_deeply_and_no_deeper() {
+    // By hand: each structure around the one before.
+    let check = |depth| {
+        let mut bytes = Field::Integer(0x42_0020, 8).encode().expose().to_vec();
+        for _ in 0..depth {
+            let len = (bytes.len() as u32).to_be_bytes();
+            bytes = [&[0x42, 0, 0x20, 1][..], &len, &bytes].concat();
+        }
+        Item::only(&bytes).expect("an item").check()
+    };
+    check(16).expect("deep");
+    check(17).expect_err("too deep");
+    check(10_000).expect_err("far too deep");
 }

@@ -10,7 +10,8 @@ use std::sync::{Arc, OnceLock};
 use keyhaul_core::layers::{LayerSettings, standard};
 use keyhaul_core::registry::{OptionValue, Options, Value};
 use keyhaul_core::{
-    GetOptions, Registry, Result, SecretBytes, SecretPath, SecretStore, StoreConfig,
+    DeleteOptions, GetOptions, PutOptions, Registry, Result, Secret, SecretBytes, SecretPath,
+    SecretStore, StoreConfig,
 };
 use keyhaul_kmip::KmipFactory;
 use keyhaul_servers::PyKmip;
@@ -81,13 +82,23 @@ pub fn path(text: &str) -> SecretPath {
     SecretPath::new(text).expect("a path")
 }
 
-pub fn secret(text: &str) -> SecretBytes {
-    SecretBytes::copy_from(text.as_bytes())
+pub async fn put(store: &dyn SecretStore, at: &str, value: &str) {
+    let value = SecretBytes::copy_from(value.as_bytes());
+    let put = store.put(&path(at), &value, &PutOptions::default()).await;
+    put.unwrap_or_else(|error| panic!("{at}: {error:?}"));
+}
+
+pub async fn get(store: &dyn SecretStore, at: &str) -> Result<Secret> {
+    store.get(&path(at), &GetOptions::default()).await
+}
+
+pub async fn delete(store: &dyn SecretStore, at: &str) -> Result<()> {
+    store.delete(&path(at), &DeleteOptions::default()).await
 }
 
 /// The value of a secret, as text.
 pub async fn value(store: &dyn SecretStore, at: &str) -> String {
-    let came = store.get(&path(at), &GetOptions::default()).await;
+    let came = get(store, at).await;
     let came = came.unwrap_or_else(|error| panic!("{at}: {error:?}"));
     String::from_utf8(came.value.expose().to_vec()).expect("text")
 }
