@@ -298,4 +298,18 @@ mod tests {
         let settings = settings("kmip://kms", &[("version", text("1.4"))]).expect("valid");
         assert_eq!(settings.version.to_string(), "1.4");
     }
+
+    #[test]
+    fn the_guides_page_has_every_option_and_no_other() {
+        let page = include_str!("../../../docs/plugin-kmip.md");
+        let (_, table) = page.split_once("\n| option |").expect("a table");
+        let rows = table.lines().skip(2).take_while(|row| row.starts_with('|'));
+        let mut told: Vec<_> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+        // The SDK adds where the store is.
+        let mut known = vec!["url"];
+        known.extend(OPTIONS.iter().map(|option| option.name));
+        told.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(told, known);
+    }
 }

@@ -8,15 +8,15 @@ use crate::config::Settings;
 use crate::error::Failure;
 use crate::message::{self, Operation, Version};
 use crate::names;
-use crate::operations::{self as ask, Described, Kind};
+use crate::operations::{self as ask, Described};
 use crate::pool::Pool;
 use crate::ttlv::Structure;
 
 /// How often objects that vanished between finding and reading them are looked for anew.
 const ATTEMPTS: usize = 16;
 /// How many objects are described in one message: their answers are far from the limit then.
-const BATCH: usize = 100;
-/// The most objects of a kind that a listing looks at.
+const BATCH: usize = 50;
+/// The most objects that a listing looks at.
 const MOST: i32 = 10_000;
 
 /// The objects of a store.
@@ -64,7 +64,7 @@ impl Objects {
                     gone.insert(id);
                 }
                 Err(failure) if failure.is_absence() => return Err(moving()),
-                value => return Ok(value?),
+                value => return value?.ok_or_else(absent),
             }
         }
     }
@@ -107,28 +107,22 @@ impl Objects {
 
     /// The paths of all secrets, in no order. Names that are not the store's, or no paths, are left out.
     pub(crate) async fn paths(&self, request: &Request) -> Result<BTreeSet<SecretPath>> {
-        let group = self.group.as_deref();
         // One more than there may be, so as to see that there are more.
-        let locate = |kind| ask::locate(kind, None, group, Some(MOST + 1));
-        let found = self
-            .each(Kind::ALL.map(locate).to_vec(), request, ask::located)
-            .await?;
-        let mut ids = Vec::new();
-        for found in found {
-            let found = found?;
-            if found.len() > MOST as usize {
-                return Err(Error::new(
-                    ErrorKind::TooLarge,
-                    format!("the server has over {MOST} objects of one kind: too many to list"),
-                )
-                .with_advice("give the store's objects a `group` of their own"));
-            }
-            ids.extend(found);
+        let locate = ask::locate(None, self.group.as_deref(), Some(MOST + 1));
+        let located = |payload: &Structure<'_>| Ok(ask::located(payload)?);
+        let ids = self.one(locate, request, located).await?;
+        if ids.len() > MOST as usize {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("the server has over {MOST} objects: too many to list"),
+            )
+            .with_advice("give the store's objects a `group` of their own"));
         }
         let mut paths = BTreeSet::new();
         for object in self.describe(&ids, request).await? {
             let object = match object {
-                Ok(object) => object,
+                Ok(object) if object.described.is_secret() => object,
+                Ok(_) => continue,
                 // It is not ours to see, or was destroyed meanwhile.
                 Err(Failure::Refused(..)) => continue,
                 Err(failure) => return Err(failure.into()),
@@ -161,7 +155,7 @@ impl Objects {
             .with_advice("set `version` to one of these"));
         }
         // Who asks for versions alone need not be known.
-        let locate = ask::locate(Kind::SecretData, None, self.group.as_deref(), Some(1));
+        let locate = ask::locate(None, self.group.as_deref(), Some(1));
         self.one(locate, &request, |_| Ok(())).await?;
         Ok(())
     }
@@ -174,13 +168,9 @@ impl Objects {
         request: &Request,
     ) -> Result<Vec<String>> {
         let name = self.name(path);
-        let group = self.group.as_deref();
-        let locate = |kind| ask::locate(kind, Some(&name), group, None);
-        let found = self
-            .each(Kind::ALL.map(locate).to_vec(), request, ask::located)
-            .await?;
-        let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let mut ids: Vec<_> = found.into_iter().flatten().collect();
+        let locate = ask::locate(Some(&name), self.group.as_deref(), None);
+        let located = |payload: &Structure<'_>| Ok(ask::located(payload)?);
+        let mut ids = self.one(locate, request, located).await?;
         ids.retain(|id| !gone.contains(id));
         Ok(ids)
     }
@@ -199,6 +189,8 @@ impl Objects {
             for (id, object) in ids.iter().zip(self.describe(&ids, request).await?) {
                 match object {
                     Ok(object) if object.described.is_gone() => drop(gone.insert(object.id)),
+                    // Others may share the name, and are not ours.
+                    Ok(object) if !object.described.is_secret() => {}
                     Ok(object) => objects.push(object),
                     Err(failure) if failure.is_absence() => drop(gone.insert(id.clone())),
                     Err(failure) => return Err(failure.into()),

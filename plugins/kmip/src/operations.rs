@@ -10,14 +10,9 @@ use crate::ttlv::{Field, Malformed, Structure, tag};
 use crate::turn::{NAMESPACE, Turn};
 
 /// Kinds of objects that are secrets, as the standard numbers them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    SecretData = 7,
-    SymmetricKey = 2,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 2] = [Self::SecretData, Self::SymmetricKey];
+mod kind {
+    pub(super) const SECRET_DATA: u32 = 7;
+    pub(super) const SYMMETRIC_KEY: u32 = 2;
 }
 
 mod attribute {
@@ -52,9 +47,8 @@ pub(crate) fn versions(payload: &Structure<'_>) -> Result<Vec<Version>, Malforme
         .collect()
 }
 
-/// Asks for the objects of a kind, of a name and a group where they are given, and for so many at most.
+/// Asks for objects, of a name and a group where they are given, and for so many at most.
 pub(crate) fn locate<'a>(
-    kind: Kind,
     name: Option<&'a str>,
     group: Option<&'a str>,
     most: Option<i32>,
@@ -62,10 +56,6 @@ pub(crate) fn locate<'a>(
     let mut payload = Vec::new();
     payload.extend(most.map(|most| Field::Integer(tag::MAXIMUM_ITEMS, most)));
     payload.extend(name.map(self::name));
-    payload.push(attribute(
-        attribute::OBJECT_TYPE,
-        Field::Enumeration(tag::ATTRIBUTE_VALUE, kind as u32),
-    ));
     payload.extend(group.map(self::group));
     (Operation::Locate, payload)
 }
@@ -83,14 +73,15 @@ pub(crate) fn get(id: &str) -> Request<'_> {
     (Operation::Get, vec![identifier(id)])
 }
 
-/// The value: copied once, from where it was received to where it stays.
-pub(crate) fn value(payload: &Structure<'_>) -> Result<SecretBytes, Failure> {
+/// The value: copied once, from where it was received to where it stays. Nothing where the object is
+/// neither secret data nor a symmetric key.
+pub(crate) fn value(payload: &Structure<'_>) -> Result<Option<SecretBytes>, Failure> {
     let object = match payload.find(tag::SECRET_DATA)? {
-        Some(object) => object,
-        None => match payload.find(tag::SYMMETRIC_KEY)? {
-            Some(object) => object,
-            None => return Err(unreadable("it is neither secret data nor a symmetric key").into()),
-        },
+        Some(object) => Some(object),
+        None => payload.find(tag::SYMMETRIC_KEY)?,
+    };
+    let Some(object) = object else {
+        return Ok(None);
     };
     let block = object.structure()?.need(tag::KEY_BLOCK)?.structure()?;
     if block.find(tag::KEY_WRAPPING_DATA)?.is_some() {
@@ -108,7 +99,7 @@ pub(crate) fn value(payload: &Structure<'_>) -> Result<SecretBytes, Failure> {
         7 => material.structure()?.need(tag::KEY)?.bytes()?,
         _ => return Err(unreadable("its format is neither raw nor opaque").into()),
     };
-    Ok(SecretBytes::copy_from(bytes))
+    Ok(Some(SecretBytes::copy_from(bytes)))
 }
 
 fn unreadable(why: &str) -> Error {
@@ -123,6 +114,7 @@ pub(crate) fn describe(id: &str) -> Request<'_> {
         attribute::APPLICATION,
         attribute::INITIAL_DATE,
         attribute::NAME,
+        attribute::OBJECT_TYPE,
         attribute::STATE,
     ];
     let mut payload = vec![identifier(id)];
@@ -136,6 +128,7 @@ pub(crate) struct Described {
     pub(crate) names: Vec<String>,
     pub(crate) turn: Turn,
     pub(crate) created: Option<SystemTime>,
+    kind: Option<u32>,
     state: Option<u32>,
 }
 
@@ -170,6 +163,7 @@ impl Described {
                     let date = |since| SystemTime::UNIX_EPOCH.checked_add(since);
                     described.created = seconds.and_then(date);
                 }
+                attribute::OBJECT_TYPE => described.kind = Some(value.enumeration()?),
                 attribute::STATE => described.state = Some(value.enumeration()?),
                 _ => {}
             }
@@ -179,6 +173,11 @@ impl Described {
 
     pub(crate) fn is_active(&self) -> bool {
         self.state == Some(Self::ACTIVE)
+    }
+
+    /// Whether it is of a kind that secrets are of.
+    pub(crate) fn is_secret(&self) -> bool {
+        matches!(self.kind, Some(kind::SECRET_DATA | kind::SYMMETRIC_KEY))
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -222,7 +221,7 @@ pub(crate) fn register<'a>(
         vec![Field::Enumeration(tag::SECRET_DATA_TYPE, PASSWORD), block],
     );
     let payload = vec![
-        Field::Enumeration(tag::OBJECT_TYPE, Kind::SecretData as u32),
+        Field::Enumeration(tag::OBJECT_TYPE, kind::SECRET_DATA),
         Field::Structure(tag::TEMPLATE_ATTRIBUTE, attributes),
         object,
     ];

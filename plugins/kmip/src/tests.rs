@@ -2,8 +2,7 @@
 //! hand.
 
 use kmip_protocol::types::common::{
-    AttributeName, ObjectType, Operation as Theirs, RevocationReasonCode, UniqueBatchItemID,
-    UniqueIdentifier,
+    AttributeName, Operation as Theirs, RevocationReasonCode, UniqueBatchItemID, UniqueIdentifier,
 };
 use kmip_protocol::types::request::{
     Attribute, Authentication, BatchCount, BatchItem, MaximumResponseSize, ProtocolVersion,
@@ -13,7 +12,7 @@ use kmip_protocol::types::request::{
 
 use crate::error::Failure;
 use crate::message::{self, MAX_ANSWER, Operation, Version};
-use crate::operations::{self as ask, Described, Kind};
+use crate::operations::{self as ask, Described};
 use crate::turn::Turn;
 use keyhaul_core::{Error, ErrorKind, SecretBytes};
 
@@ -37,18 +36,18 @@ fn requests_without_a_value_are_as_another_implementation_writes_them() {
         "Application Specific Information",
         "Initial Date",
         "Name",
+        "Object Type",
         "State",
     ];
     let names = names.map(|name| AttributeName(name.into())).to_vec();
     let located = vec![
         Attribute::Name("web01/röot".into()),
-        Attribute::ObjectType(ObjectType::SecretData),
         Attribute::ObjectGroup("vms".into()),
     ];
     let reason = RevocationReason(RevocationReasonCode::CessationOfOperation, None);
     let cases = [
         (
-            ask::locate(Kind::SecretData, Some("web01/röot"), Some("vms"), None),
+            ask::locate(Some("web01/röot"), Some("vms"), None),
             theirs(Theirs::Locate, RequestPayload::Locate(located)),
         ),
         (
@@ -146,7 +145,7 @@ fn got(object_type: u32, object: Vec<u8>) -> Vec<u8> {
     answer(&[succeeded(0x0a, &payload)])
 }
 
-fn value(answer: &[u8]) -> Result<SecretBytes, Failure> {
+fn value(answer: &[u8]) -> Result<Option<SecretBytes>, Failure> {
     let answer = SecretBytes::copy_from(answer);
     let mut outcomes = message::outcomes(&answer, &[Operation::Get])?;
     ask::value(&outcomes.pop().expect("one")?)
@@ -168,6 +167,7 @@ fn values_are_read_from_secret_data_and_symmetric_keys() {
         ),
     ] {
         let value = value(&answer).unwrap_or_else(|failure| panic!("{what}: {failure:?}"));
+        let value = value.unwrap_or_else(|| panic!("{what} is no secret"));
         assert_eq!(value.expose(), b"hunter2", "{what}");
     }
     // The same bytes are a key to another implementation: so they are no invention of ours.
@@ -187,16 +187,15 @@ fn what_cannot_be_read_is_corrupt_and_says_why() {
         (got(7, object(0x85, 3, bytes(), &[])), "its format"),
         (got(7, object(0x85, 2, bytes(), &[wrapping])), "wrapped"),
         (got(7, empty), "no value"),
-        (
-            got(1, structure(0x13, &[item(0x1e, 8, b"hunter2")])),
-            "neither",
-        ),
     ] {
         let error = Error::from(value(&answer).expect_err(why));
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.message().contains(why), "{error}");
         assert!(!format!("{error:?}").contains("hunter2"));
     }
+    // A certificate is no secret at all.
+    let certificate = got(1, structure(0x13, &[item(0x1e, 8, b"hunter2")]));
+    assert!(value(&certificate).expect("read").is_none());
 }
 
 #[test]
@@ -270,6 +269,7 @@ fn what_is_known_of_an_object_is_read_and_what_is_unknown_passed_over() {
         name("b"),
         information(b"ssh", b"ffffffffffffffffffffffffffffffff"),
         information(b"keyhaul", turn.to_string().as_bytes()),
+        attribute("Object Type", number(0x0b, 5, 7)),
         attribute("State", number(0x0b, 5, 2)),
         attribute("Initial Date", item(0x0b, 9, &5_i64.to_be_bytes())),
         attribute("x-more", item(0x0b, 8, b"whatever")),
@@ -280,7 +280,7 @@ fn what_is_known_of_an_object_is_read_and_what_is_unknown_passed_over() {
     let described = Described::of(&payload).expect("read");
     assert_eq!(described.names, ["a", "b"]);
     assert_eq!(described.turn, turn);
-    assert!(described.is_active() && !described.is_gone());
+    assert!(described.is_active() && described.is_secret() && !described.is_gone());
     let seconds = std::time::Duration::from_secs(5);
     assert_eq!(
         described.created,

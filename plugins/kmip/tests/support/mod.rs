@@ -6,6 +6,7 @@ pub mod scripted;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use keyhaul_core::layers::{LayerSettings, standard};
 use keyhaul_core::registry::{OptionValue, Options, Value};
@@ -73,9 +74,13 @@ pub fn options(ca: &Path, files: &Files, more: &[(&str, Value)]) -> Options {
     options
 }
 
-/// The store through every layer.
+/// The store through every layer, with more patience than a server takes that is written in Python and
+/// looks at all of its objects to find one.
 pub fn layered(store: Arc<dyn SecretStore>) -> Arc<dyn SecretStore> {
-    standard(store, &LayerSettings::default(), None)
+    let mut settings = LayerSettings::default();
+    settings.timeout = Duration::from_secs(60);
+    settings.deadline = Duration::from_secs(300);
+    standard(store, &settings, None)
 }
 
 pub fn path(text: &str) -> SecretPath {

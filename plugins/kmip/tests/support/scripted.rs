@@ -130,9 +130,9 @@ pub fn answer(outcomes: &[(u32, Vec<u8>)]) -> Vec<u8> {
     item(0x7b, 1, &parts.concat())
 }
 
-/// The answer to the two Locates of a read: one object.
+/// The answer to the Locate of a read: one object.
 pub fn located() -> Vec<u8> {
-    answer(&[(8, item(0x94, 7, b"17")), (8, Vec::new())])
+    answer(&[(8, item(0x94, 7, b"17"))])
 }
 
 /// The answer to its Get: `hunter2` as secret data.
