@@ -37,6 +37,8 @@ fn a_library_says_what_it_is_and_takes() {
             "help": "The longest value that fits, in bytes.",
         })
     );
+    let functions = document["functions"].as_array().expect("functions");
+    assert!(functions.contains(&"get_many".into()), "{functions:?}");
     assert_eq!(document["max_value"], 65536);
     let text = inspect(&["--option=largest=7"]).ok();
     let text = text

@@ -100,17 +100,18 @@ async fn hear(path: &Path, arguments: &[String], passed: &mut Vec<Rule>) -> Resu
         arguments: arguments.to_vec(),
         options: None,
         stall: STALL,
+        fence: None,
     };
     let looked = settings.program.clone();
     let program = spawn_blocking(move || trust::trusted(&looked)).await;
     let program = program.map_err(lost)??;
     passed.push(Rule::Trusted);
     let words = settings.arguments.clone();
-    let started = spawn_blocking(move || confined::start(&program, &words)).await;
+    let started = spawn_blocking(move || confined::start(&program, &words, None)).await;
     let started = started.map_err(lost)??;
     passed.push(Rule::Starts);
     let session = Session::begin(Arc::new(settings), started).await?;
-    let said = Said::from(session.hello()?);
+    let said = Said::from(session.talk.hello()?);
     passed.push(Rule::Hello);
     session.close();
     Ok(said)

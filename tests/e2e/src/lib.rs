@@ -27,7 +27,7 @@ pub use guest::guest_words;
 pub use http::PasswordServer;
 pub use objects::opened;
 pub use process::{Finished, LIMIT, Process, argv, children, environ, finish, finish_with, until};
-pub use programs::{keyhaul, program};
+pub use programs::{keyhaul, plugin, program};
 pub use qmp::Qmp;
 pub use rfb::vnc_login;
 pub use running::Running;

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 /// Debian's packages of the programs that are looked for.
 const PACKAGES: &[(&str, &str)] = &[
     ("bash", "bash"),
+    ("cc", "gcc"),
     ("groff", "groff-base"),
     ("keyctl", "keyutils"),
     ("openssl", "openssl"),
@@ -17,6 +18,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-nbd", "qemu-utils"),
     ("qemu-storage-daemon", "qemu-system-common"),
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("softhsm2-util", "softhsm2"),
+    ("systemd-creds", "systemd"),
 ];
 
 /// The keyhaul that `$KEYHAUL` names, or else of this working tree, built once for each test program,
@@ -25,12 +28,25 @@ pub fn keyhaul() -> &'static Path {
     // A failure is kept as well: one attempt is enough.
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
     let given = || std::env::var_os("KEYHAUL").map(PathBuf::from);
-    let built = BUILT.get_or_init(|| given().or_else(build)).as_deref();
+    let built = || Some(build("keyhaul")?.join("keyhaul"));
+    let built = BUILT.get_or_init(|| given().or_else(built)).as_deref();
     built.unwrap_or_else(|| panic!("keyhaul does not build: cargo build --package keyhaul"))
 }
 
-/// `TARGET/PROFILE/deps/TEST-HASH` is where this very test lies.
-fn build() -> Option<PathBuf> {
+/// The library of one of this working tree's plugins: the one built together with the keyhaul that
+/// `$KEYHAUL` names, or else built as that is.
+pub fn plugin(package: &str) -> PathBuf {
+    let library = format!("lib{}.so", package.replace('-', "_"));
+    if let Some(keyhaul) = std::env::var_os("KEYHAUL").map(PathBuf::from) {
+        return keyhaul.with_file_name("deps").join(library);
+    }
+    let built = build(package).map(|folder| folder.join(library));
+    built.unwrap_or_else(|| panic!("{package} does not build: cargo build --package {package}"))
+}
+
+/// Builds a package, and gives the folder that it is in then. `TARGET/PROFILE/deps/TEST-HASH` is
+/// where this very test lies.
+fn build(package: &str) -> Option<PathBuf> {
     let test = std::env::current_exe().expect("the test's own path");
     let folder = |up: usize| test.ancestors().nth(up).expect("TARGET/PROFILE/deps/TEST");
     let profile = match folder(2).file_name().and_then(|name| name.to_str()) {
@@ -40,13 +56,13 @@ fn build() -> Option<PathBuf> {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "--locked", "--package", "keyhaul"])
+        .args(["build", "--quiet", "--locked", "--package", package])
         .args(["--profile", profile, "--target-dir"])
         .arg(folder(3))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .expect("cargo");
-    built.success().then(|| folder(2).join("keyhaul"))
+    built.success().then(|| folder(2).to_owned())
 }
 
 /// A program of somebody else's. Where it is missing, the test fails and says how to install it.

@@ -1,10 +1,12 @@
-//! Blocks of memory that are given back with a secret in them while it passes through a plugin: none,
-//! neither by the host nor by the plugin.
+//! The hunt through plugins that are libraries: what they and their host give back to the system, and
+//! what is left in keyhaul's memory when their stores are closed.
 //!
-//! A plugin brings an allocator of its own, which no allocator of a test sees. So each test runs in a
-//! process whose `free` is one that looks first.
+//! A plugin brings an allocator of its own, which no allocator of a test sees, nor the one of the
+//! program that wipes. So what is given back is looked at in a process whose `free` is one that looks
+//! first.
 #![expect(clippy::print_stdout, reason = "how such a process tells what it saw")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,7 +14,8 @@ use keyhaul_core::registry::{OptionValue, Options, Value};
 use keyhaul_core::{
     DeleteOptions, GetOptions, PutOptions, Registry, SecretBytes, SecretPath, StoreConfig,
 };
-use keyhaul_hygiene::Needle;
+use keyhaul_hygiene::hunt::own_memory;
+use keyhaul_hygiene::{House, Needle};
 use keyhaul_plugin_host::PluginFactory;
 use tempfile::TempDir;
 
@@ -43,28 +46,68 @@ fn nothing_is_left_by_a_plugin_in_c() {
 #[test]
 fn a_plugin_that_does_not_wipe_is_found_out() {
     let folder = trusted_folder();
-    let source = folder.path().join("keep.c");
+    let seen = seen(&folder, &unwiped(&folder));
+    assert!(seen.hits > 0, "{seen:?}");
+}
+
+/// The jar in C, whose wiping does nothing.
+fn unwiped(folder: &TempDir) -> PathBuf {
+    let source = folder.path().join("unwiped.c");
     let keep = "#include <stddef.h>\nvoid wipe_nothing(void *a, size_t b);\nvoid wipe_nothing(void *a, size_t b) { (void)a, (void)b; }\n";
     std::fs::write(&source, keep).expect("written");
     let more = [
         "-Dexplicit_bzero=wipe_nothing",
         source.to_str().expect("text"),
     ];
-    let seen = seen(&folder, &jar(&folder, &more));
-    assert!(seen.hits > 0, "{seen:?}");
+    jar(folder, &more)
 }
 
 #[test]
 fn nothing_is_left_by_a_plugin_in_rust() {
     let folder = trusted_folder();
-    let test = std::env::current_exe().expect("this program");
-    let built = test.with_file_name("libkeyhaul_plugin_example.so");
-    let library = folder.path().join("libjar.so");
-    std::fs::copy(&built, &library).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
-    let seen = seen(&folder, &library);
+    let seen = seen(&folder, &in_rust(&folder));
     assert_eq!(seen.hits, 0, "{seen:?}");
     // Its own blocks are seen, which an allocator of this program's would not do.
     assert!(seen.of_plugin > 0, "{seen:?}");
+}
+
+/// keyhaul's own memory, while the program runs that it started with secrets from the plugin.
+fn nothing_is_left_in_memory(library: &Path) {
+    let house = House::new();
+    let contents = house.outside().join("contents");
+    let canary = house.canary().bytes();
+    let large = canary.repeat(1300);
+    let text = [b"web01/root ", canary, b"\nweb01/large ", &large, b"\n"].concat();
+    std::fs::write(&contents, text).expect("written");
+    std::fs::set_permissions(&contents, PermissionsExt::from_mode(0o600)).expect("mode");
+    house.policy(&format!(
+        "version = 1\n[stores.jar]\nurl = \"plugin://{}\"\n\
+         options = {{ contents = \"file:{}\" }}\n[[routes]]\nmatch = \"**\"\nstore = \"jar\"\n",
+        library.display(),
+        contents.display(),
+    ));
+    own_memory(&house, &["--channel", "pipe"]);
+    house.end(&[]);
+}
+
+#[test]
+fn nothing_is_left_in_keyhauls_memory_by_a_plugin_in_c() {
+    let folder = trusted_folder();
+    nothing_is_left_in_memory(&jar(&folder, &[]));
+}
+
+#[test]
+fn nothing_is_left_in_keyhauls_memory_by_a_plugin_in_rust() {
+    let folder = trusted_folder();
+    nothing_is_left_in_memory(&in_rust(&folder));
+}
+
+/// The control: what a plugin does not wipe is found there, too.
+#[test]
+#[should_panic(expected = "the canary")]
+fn what_a_plugin_leaves_in_keyhauls_memory_is_found() {
+    let folder = trusted_folder();
+    nothing_is_left_in_memory(&unwiped(&folder));
 }
 
 /// What is given back while the work below is done in a process of its own.
@@ -112,11 +155,7 @@ fn the_work() {
     let contents = library.with_file_name("contents");
     let text = [b"first ", first.bytes(), b"\n"].concat();
     std::fs::write(&contents, text).expect("written");
-    std::fs::set_permissions(
-        &contents,
-        std::os::unix::fs::PermissionsExt::from_mode(0o600),
-    )
-    .expect("mode");
+    std::fs::set_permissions(&contents, PermissionsExt::from_mode(0o600)).expect("mode");
 
     begin(&pieces);
     work(&library, &contents, &first, &put);
@@ -159,6 +198,15 @@ fn work(library: &Path, contents: &Path, first: &Needle, put: &Needle) {
             done.expect("deleted");
         }
     });
+}
+
+/// The jar in Rust, which cargo has built as a library beside this program.
+fn in_rust(folder: &TempDir) -> PathBuf {
+    let test = std::env::current_exe().expect("this program");
+    let built = test.with_file_name("libkeyhaul_plugin_example.so");
+    let library = folder.path().join("libjar.so");
+    std::fs::copy(&built, &library).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
+    library
 }
 
 /// The jar in C, compiled as its first lines say.

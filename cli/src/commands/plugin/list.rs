@@ -93,7 +93,11 @@ pub fn run(global: &Global, arguments: &Arguments) -> Outcome<u8> {
         }
     })?;
     let broken = match end {
-        End::Done => None,
+        End::Done if begun.is_none() => None,
+        End::Done => {
+            let rule = "the plugin ended keyhaul, as no library may";
+            Some(Error::new(ErrorKind::Internal, rule))
+        }
         End::Failed(status) => return Err(Failure::silent(status)),
         End::Crashed(how) => {
             let rule = format!("the plugin crashed keyhaul: {how}");
@@ -192,8 +196,7 @@ impl Entry {
     ) -> Result<()> {
         let store: Arc<dyn SecretStore> = match self.kind {
             Kind::Library => {
-                let pin = config.options.text("sha256").map(str::parse).transpose()?;
-                let loaded = factory.examine(self.path.as_ref(), pin).outcome?;
+                let loaded = factory.load(config)?;
                 self.sha256 = Some(loaded.digest.to_string());
                 self.name = Some(loaded.name);
                 self.version = Some(loaded.version);

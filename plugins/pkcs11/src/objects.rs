@@ -1,0 +1,186 @@
+//! Secrets as data objects: found by application and label, replaced by later ones.
+
+use std::collections::BTreeSet;
+
+use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
+use keyhaul_core::{Error, ErrorKind, SecretBytes, SecretPath, wipe};
+
+use crate::error::Failure;
+use crate::token::Desk;
+use crate::turn::Turn;
+
+/// How often an object that vanished between finding and reading it is looked for anew.
+const ATTEMPTS: usize = 16;
+
+/// How often is searched before nothing is nothing.
+const SEARCHES: usize = 3;
+
+/// The value of the secret at `path`.
+pub(crate) fn read(desk: &Desk<'_>, path: &SecretPath) -> Result<SecretBytes, Failure> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let found = newest(desk, path).and_then(|found| match found {
+            Some(object) => desk.values.read(desk.session, object),
+            None => Err(absent().into()),
+        });
+        match found {
+            // A writer was faster: there is a later one, or none.
+            Err(failure) if failure.is_gone() && attempts < ATTEMPTS => {}
+            Err(failure) if failure.is_gone() => return Err(Failure::Moved),
+            found => return found,
+        }
+    }
+}
+
+/// Whether there is a secret at `path`.
+pub(crate) fn exists(desk: &Desk<'_>, path: &SecretPath) -> Result<bool, Failure> {
+    Ok(!find(desk, &of_path(desk, path))?.is_empty())
+}
+
+/// Writes the secret at `path`: first the new object, then the older ones go.
+pub(crate) fn write(
+    desk: &Desk<'_>,
+    path: &SecretPath,
+    value: &SecretBytes,
+) -> Result<(), Failure> {
+    let latest = in_turn(desk, path)?.last().map(|(turn, _)| *turn);
+    let turn = latest.unwrap_or_default().next()?;
+    let mut object = of_path(desk, path);
+    object.push(Attribute::ObjectId(turn.to_der()));
+    object.push(Attribute::Value(value.expose().to_vec()));
+    let created = desk.session.create_object(&object);
+    for attribute in &mut object {
+        if let Attribute::Value(copy) = attribute {
+            wipe(copy);
+        }
+    }
+    created?;
+    // It is written: what is left of older ones does no harm, and goes with the next write.
+    if let Err(failure) = clear_older(desk, path) {
+        tracing::debug!(failure = %Error::from(failure), "an older object was left");
+    }
+    Ok(())
+}
+
+/// Deletes the secret at `path`: the latest object last, so that no older one comes to light.
+pub(crate) fn delete(desk: &Desk<'_>, path: &SecretPath) -> Result<(), Failure> {
+    for (_, object) in in_turn(desk, path)? {
+        destroy(desk, object)?;
+    }
+    Ok(())
+}
+
+/// The paths of all secrets, in no order. Labels that no path can be are somebody else's.
+pub(crate) fn paths(desk: &Desk<'_>) -> Result<BTreeSet<SecretPath>, Failure> {
+    let mut paths = BTreeSet::new();
+    // One that is being replaced in another process may be missing in the one or the other.
+    let mut objects = find(desk, &all(desk))?;
+    objects.extend(find(desk, &all(desk))?);
+    let mut seen = BTreeSet::new();
+    objects.retain(|object| seen.insert(object.handle()));
+    for object in objects {
+        let attributes = match attributes(desk, object, AttributeType::Label) {
+            Err(failure) if failure.is_gone() => continue,
+            attributes => attributes?,
+        };
+        let label = attributes
+            .into_iter()
+            .find_map(|attribute| match attribute {
+                Attribute::Label(label) => String::from_utf8(label).ok(),
+                _ => None,
+            });
+        match label.map(SecretPath::new) {
+            Some(Ok(path)) => {
+                paths.insert(path);
+            }
+            _ => tracing::debug!("an object's label is no path: left out of the listing"),
+        }
+    }
+    Ok(paths)
+}
+
+/// What there is of this kind. Beside a writer in another process, a search can come too early for
+/// the new object and too late for the old one: only what is not found again and again is not there.
+fn find(desk: &Desk<'_>, template: &[Attribute]) -> Result<Vec<ObjectHandle>, Failure> {
+    for _ in 1..SEARCHES {
+        let found = desk.session.find_objects(template)?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    Ok(desk.session.find_objects(template)?)
+}
+
+fn newest(desk: &Desk<'_>, path: &SecretPath) -> Result<Option<ObjectHandle>, Failure> {
+    let found = find(desk, &of_path(desk, path))?;
+    // Mostly there is one, and its turn need not be asked for.
+    if let [] | [_] = found.as_slice() {
+        return Ok(found.first().copied());
+    }
+    Ok(in_turn(desk, path)?.pop().map(|(_, object)| object))
+}
+
+/// The objects of a path, the latest last.
+fn in_turn(desk: &Desk<'_>, path: &SecretPath) -> Result<Vec<(Turn, ObjectHandle)>, Failure> {
+    let mut objects = Vec::new();
+    for object in find(desk, &of_path(desk, path))? {
+        let attributes = match attributes(desk, object, AttributeType::ObjectId) {
+            Err(failure) if failure.is_gone() => continue,
+            attributes => attributes?,
+        };
+        let turn = attributes
+            .into_iter()
+            .find_map(|attribute| match attribute {
+                Attribute::ObjectId(der) => Some(Turn::of_der(&der)),
+                _ => None,
+            });
+        objects.push((turn.unwrap_or_default(), object));
+    }
+    objects.sort_by_key(|(turn, _)| *turn);
+    Ok(objects)
+}
+
+fn clear_older(desk: &Desk<'_>, path: &SecretPath) -> Result<(), Failure> {
+    let mut objects = in_turn(desk, path)?;
+    objects.pop();
+    for (_, object) in objects {
+        destroy(desk, object)?;
+    }
+    Ok(())
+}
+
+fn destroy(desk: &Desk<'_>, object: ObjectHandle) -> Result<(), Failure> {
+    match desk.session.destroy_object(object).map_err(Failure::from) {
+        Err(failure) if failure.is_gone() => Ok(()),
+        done => done,
+    }
+}
+
+fn attributes(
+    desk: &Desk<'_>,
+    object: ObjectHandle,
+    wanted: AttributeType,
+) -> Result<Vec<Attribute>, Failure> {
+    Ok(desk.session.get_attributes(object, &[wanted])?)
+}
+
+fn of_path(desk: &Desk<'_>, path: &SecretPath) -> Vec<Attribute> {
+    let mut template = all(desk);
+    template.push(Attribute::Label(path.as_str().into()));
+    template
+}
+
+/// Private ones only: whoever reaches the token can create a public object, without any PIN.
+fn all(desk: &Desk<'_>) -> Vec<Attribute> {
+    vec![
+        Attribute::Class(ObjectClass::DATA),
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Application(desk.application.into()),
+    ]
+}
+
+pub(crate) fn absent() -> Error {
+    Error::new(ErrorKind::NotFound, "no such secret")
+}
