@@ -39,6 +39,8 @@ pub struct SaidOption {
     pub kind: String,
     /// Whether there is no store without it.
     pub required: bool,
+    /// What it is for; may be empty.
+    pub help: String,
 }
 
 /// What is asked of a program, in the order in which it is looked at.
@@ -123,6 +125,7 @@ impl From<&Hello> for Said {
             name: option.name.clone(),
             kind: option.kind.clone(),
             required: option.required,
+            help: option.help.clone(),
         };
         Self {
             protocol: VERSION,

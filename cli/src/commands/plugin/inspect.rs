@@ -223,7 +223,7 @@ async fn program(
         kind: option.kind.clone(),
         required: Some(option.required),
         default: None,
-        help: None,
+        help: Some(option.help.clone()).filter(|text| !text.is_empty()),
     };
     findings.said = Some(Said {
         name: said.name,
