@@ -49,11 +49,13 @@ static uint32_t leak(void *store, const keyhaul_call *call, keyhaul_str path, ke
 }
 #endif
 
-#if defined CRASHES_AT_LOAD || defined HANGS_AT_LOAD
+#if defined CRASHES_AT_LOAD || defined EXITS_AT_LOAD || defined HANGS_AT_LOAD
 __attribute__((constructor)) static void begin(void)
 {
 #if defined CRASHES_AT_LOAD
     abort();
+#elif defined EXITS_AT_LOAD
+    exit(0);
 #else
     for (;;)
         pause();

@@ -111,6 +111,14 @@ fn a_library_that_crashes_or_hangs_when_it_is_loaded() {
     let list = site.by_policy(&["plugin", "list"]).ends(INTERNAL);
     list.prints("loads:   no").prints("signal 6 (SIGABRT)");
 
+    // Status 0, and nothing is well.
+    broken(&site, "EXITS_AT_LOAD");
+    inspect(&[]).ends(INTERNAL).says("the plugin ended keyhaul");
+    let list = site.by_policy(&["plugin", "list"]).ends(INTERNAL);
+    list.prints("the plugin ended keyhaul");
+    let (report, _) = tested(&site, &path, &[], INTERNAL);
+    assert_eq!(report["crashed"], "it ended the process");
+
     broken(&site, "HANGS_AT_LOAD");
     let begun = Instant::now();
     inspect(&["--deadline=500ms"])

@@ -37,6 +37,8 @@ fn a_library_says_what_it_is_and_takes() {
             "help": "The longest value that fits, in bytes.",
         })
     );
+    let functions = document["functions"].as_array().expect("functions");
+    assert!(functions.contains(&"get_many".into()), "{functions:?}");
     assert_eq!(document["max_value"], 65536);
     let text = inspect(&["--option=largest=7"]).ok();
     let text = text
@@ -58,14 +60,17 @@ fn a_store_that_needs_options_to_open_says_so_and_the_rest_is_known() {
     let program = site.write(
         "needs.sh",
         "#!/bin/sh\nread -r line\necho '{\"keyhaul\":1,\"name\":\"needs\",\"version\":\"3\",\"capabilities\":[\"read\"],\
-         \"options\":[{\"name\":\"server\",\"kind\":\"text\",\"required\":true}]}'\nread -r line\n",
+         \"options\":[{\"name\":\"server\",\"kind\":\"text\",\"required\":true,\"help\":\"Whom to ask.\"}]}'\nread -r line\n",
         0o755,
     );
     let inspect = |more: &[&str]| site.keyhaul(&[&["plugin", "inspect", &program], more].concat());
     let document = inspect(&["--format=json"]).ok().json();
     assert_eq!(document["name"], "needs");
     assert_eq!(document["interface"], "1");
-    assert_eq!(document["options"][0]["required"], true);
+    assert_eq!(
+        document["options"][0],
+        json!({ "name": "server", "kind": "text", "required": true, "help": "Whom to ask." })
+    );
     assert_eq!(document["not_opened"]["kind"], "InvalidConfig");
     assert!(document.get("capabilities").is_none());
     assert_eq!(outcomes(&document), ["passed"; 3]);

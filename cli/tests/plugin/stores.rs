@@ -2,6 +2,9 @@
 
 use std::io::Write as _;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::NOT_FOUND;
 use super::site::{Done, Site};
@@ -98,6 +101,43 @@ fn a_plugin_that_does_not_load_fails_its_store_and_no_other() {
         .says("keyhaul.toml:2:");
     set(&site, "files/disk", "hunter2").ok();
     assert_eq!(site.by_policy(&["get", "files/disk"]).ok().out, "hunter2");
+}
+
+/// The library's threads are still there while `run` waits, and must not be the ones that a signal
+/// ends keyhaul on.
+#[test]
+fn run_passes_signals_on_although_a_library_has_threads() {
+    let site = Site::new();
+    let jar = site.jar();
+    let contents = site.write("contents", "web01/disk hunter2\n", 0o600);
+    site.policy(&format!(
+        "url = \"plugin://{jar}\"\noptions = {{ contents = \"file:{contents}\" }}"
+    ));
+    let ready = site.text("ready");
+    let script =
+        format!("trap 'exit 7' TERM; : >{ready}; for i in $(seq 3000); do sleep 0.01; done");
+    let mut command = site.command(env!("CARGO_BIN_EXE_keyhaul"));
+    let mut child = command
+        .args(["--config", &site.text("keyhaul.toml"), "run", "--"])
+        .args(["sh", "-c", &script])
+        .args(["-object", "secret,id=a,ref=web01/disk"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("started");
+    let begun = Instant::now();
+    while !site.path("ready").exists() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "it does not start"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // The control: there are such threads.
+    let threads = std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("tasks");
+    assert!(threads.count() > 1);
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("sent");
+    assert_eq!(child.wait().expect("ended").code(), Some(7));
 }
 
 /// A program starts with the signals that programs expect, although our own threads block them.

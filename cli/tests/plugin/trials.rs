@@ -1,5 +1,11 @@
 //! `plugin test` on plugins that keep the contract.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::process::Stdio;
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
 use super::site::Site;
 
 #[test]
@@ -15,7 +21,7 @@ fn every_example_passes_as_it_is_and_under_the_layers() {
     ] {
         for layers in [None, Some("--layers")] {
             let more = more.as_deref();
-            let arguments: Vec<&str> = ["plugin", "test", &path, "--format=json"]
+            let arguments: Vec<&str> = ["plugin", "test", &path, "--format=json", "--deadline=5m"]
                 .into_iter()
                 .chain(more)
                 .chain(layers)
@@ -83,6 +89,39 @@ fn options_are_given_as_values_and_from_a_file() {
     test(&["--options-file", &file])
         .ends(super::INVALID_CONFIG)
         .says("trial.toml:2:");
+}
+
+#[test]
+fn a_person_at_a_terminal_sees_it_go_on() {
+    let site = Site::new();
+    let jar = site.jar();
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC);
+    let terminal = terminal.expect("a terminal");
+    grantpt(&terminal).expect("granted");
+    unlockpt(&terminal).expect("unlocked");
+    let name = ptsname(&terminal, Vec::new()).expect("named");
+    let name = name.to_str().expect("UTF-8").to_owned();
+    let slave = File::options().write(true).open(name).expect("opened");
+    let mut command = site.command(env!("CARGO_BIN_EXE_keyhaul"));
+    let command = command
+        .args(["plugin", "test", &jar])
+        .env("TERM", "xterm")
+        .stdout(Stdio::piped())
+        .stderr(slave);
+    let mut child = command.spawn().expect("started");
+    // The command has a copy of the terminal's end, which must go for the reading to end.
+    command.stderr(Stdio::null());
+    let mut shown = Vec::new();
+    let mut piece = [0; 4096];
+    // Once nobody writes any more, a terminal gives an error.
+    while let Ok(read @ 1..) = File::from(terminal.try_clone().expect("cloned")).read(&mut piece) {
+        shown.extend_from_slice(&piece[..read]);
+    }
+    assert!(child.wait().expect("ended").success());
+    let shown = String::from_utf8(shown).expect("text");
+    let first = "[1/45] a value comes back to the byte, whatever its bytes are";
+    assert!(shown.contains(first), "{shown:?}");
+    assert!(shown.ends_with("\r\u{1b}[K"), "{shown:?}");
 }
 
 pub fn sha256sum(site: &Site, path: &str) -> String {

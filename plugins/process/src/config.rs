@@ -6,6 +6,8 @@ use std::time::Duration;
 use keyhaul_core::registry::{OptionKind, OptionSpec, Options};
 use keyhaul_core::{Error, ErrorKind, Result, StoreConfig, percent};
 
+use crate::fence::Fence;
+
 pub(crate) const SCHEME: &str = "plugin+exec";
 
 /// How long a plugin may say nothing where the policy does not say: less than the time limit of an
@@ -22,6 +24,12 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         help: "The program's arguments. They can be seen by every user of the host: no place for a secret.",
     },
     OptionSpec {
+        name: "confine",
+        kind: OptionKind::Table(CONFINE),
+        default: "not confined",
+        help: "What the program may reach: with it, nothing but the system's programs and what it names (Landlock).",
+    },
+    OptionSpec {
         name: "options",
         kind: OptionKind::Free,
         default: "none",
@@ -32,6 +40,27 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         kind: OptionKind::Duration,
         default: "8s",
         help: "How long the program may say nothing while it is asked, before it is killed and started anew.",
+    },
+];
+
+const CONFINE: &[OptionSpec] = &[
+    OptionSpec {
+        name: "read",
+        kind: OptionKind::Texts,
+        default: "none",
+        help: "Files and folders that the program may read and execute, with all below them.",
+    },
+    OptionSpec {
+        name: "tcp",
+        kind: OptionKind::Boolean,
+        default: "false",
+        help: "Whether the program may connect and listen by TCP.",
+    },
+    OptionSpec {
+        name: "write",
+        kind: OptionKind::Texts,
+        default: "none",
+        help: "Files and folders that the program may also write, make and remove.",
     },
 ];
 
@@ -48,6 +77,8 @@ pub(crate) struct Settings {
     /// The plugin's own.
     pub(crate) options: Option<Options>,
     pub(crate) stall: Duration,
+    /// What it may reach; everything where there is none.
+    pub(crate) fence: Option<Fence>,
 }
 
 impl Settings {
@@ -71,8 +102,35 @@ impl Settings {
             arguments: arguments.to_vec(),
             options: config.options.table("options").cloned(),
             stall,
+            fence: fence(config)?,
         })
     }
+}
+
+fn fence(config: &StoreConfig) -> Result<Option<Fence>> {
+    let Some(table) = config.options.table("confine") else {
+        return Ok(None);
+    };
+    let paths = |name: &str| -> Result<Vec<PathBuf>> {
+        let paths = table.texts(name).iter().map(PathBuf::from);
+        let paths: Vec<_> = paths.collect();
+        if paths.iter().any(|path| !path.is_absolute()) {
+            let place = table.place(name).unwrap_or(&config.place);
+            let rule = format!("`{name}` takes absolute paths");
+            return Err(invalid(rule).with_place(place));
+        }
+        Ok(paths)
+    };
+    Ok(Some(Fence {
+        read: paths("read")?,
+        write: paths("write")?,
+        tcp: table.boolean("tcp").unwrap_or(false),
+        place: config
+            .options
+            .place("confine")
+            .unwrap_or(&config.place)
+            .to_owned(),
+    }))
 }
 
 fn program(config: &StoreConfig) -> Result<PathBuf> {

@@ -9,7 +9,16 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use keyhaul_core::{Error, ErrorKind, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
+
+use crate::fence::{self, Fence};
+
+/// How long a killed process is waited for, where nobody else will.
+const LAST_WAIT: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
 
 /// What the environment of every plugin is: nothing else of keyhaul's own reaches it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -32,8 +41,13 @@ pub(crate) struct Started {
 ///
 /// # Errors
 /// `InvalidConfig` or `PermissionDenied` where it cannot be executed, `Unavailable` where the
-/// system has no room for it.
-pub(crate) fn start(program: &Path, arguments: &[String]) -> Result<Started> {
+/// system has no room for it; those of [`Fence::rules`].
+pub(crate) fn start(
+    program: &Path,
+    arguments: &[String],
+    fence: Option<&Fence>,
+) -> Result<Started> {
+    let rules = fence.map(|fence| fence.rules(program)).transpose()?;
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -46,7 +60,7 @@ pub(crate) fn start(program: &Path, arguments: &[String]) -> Result<Started> {
         .process_group(0);
     // SAFETY: between fork and exec, `confine` makes system calls and touches no memory but its
     // own stack: no allocation, no lock.
-    unsafe { command.pre_exec(confine) };
+    unsafe { command.pre_exec(move || confine(rules.as_ref())) };
     let mut child = command
         .spawn()
         .map_err(|error| not_started(program, error))?;
@@ -69,8 +83,8 @@ pub(crate) fn start(program: &Path, arguments: &[String]) -> Result<Started> {
 }
 
 /// In the child: no new privileges, no descriptors but the three, no core dumps, files of its own
-/// closed to others, and signals as a program expects them.
-fn confine() -> io::Result<()> {
+/// closed to others, signals as a program expects them, and nothing in reach that is behind the fence.
+fn confine(rules: Option<&OwnedFd>) -> io::Result<()> {
     // The thread that starts it may block them all.
     let mut none = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the first call fills in the set that the second one reads; both are allowed here.
@@ -101,7 +115,7 @@ fn confine() -> io::Result<()> {
     if marked < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(())
+    rules.map_or(Ok(()), fence::enter)
 }
 
 fn not_started(program: &Path, error: io::Error) -> Error {
@@ -155,9 +169,21 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         let child = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mut child) = child.take() {
-            kill(&child);
-            // A process that the kernel cannot end now must not hold us up.
+        let Some(mut child) = child.take() else {
+            return;
+        };
+        kill(&child);
+        // Here and not later, where keyhaul may have become another program that waits for nobody.
+        // A process that the kernel cannot end now must not hold us up, though.
+        let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
+        let ended = pidfd.is_ok_and(|pidfd| {
+            let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+            poll(&mut ended, Some(&LAST_WAIT)).is_ok_and(|count| count > 0)
+        });
+        if ended {
+            // There is nobody to tell of a failure.
+            let _ = child.wait();
+        } else {
             std::thread::spawn(move || child.wait());
         }
     }

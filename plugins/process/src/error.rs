@@ -34,7 +34,7 @@ pub(crate) fn ended(status: Option<ExitStatus>) -> Error {
         None => "the plugin closed its stdout and was killed".to_owned(),
     };
     Error::new(ErrorKind::Unavailable, how)
-        .with_advice("what it wrote to its stderr is in keyhaul's log")
+        .with_advice("what it wrote to its stderr is in keyhaul's log, which `-v` shows")
 }
 
 /// A plugin that said nothing for too long while it was asked.

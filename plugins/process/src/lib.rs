@@ -13,14 +13,19 @@
 //! failure. What it writes to its stderr goes to the log, less the values that have passed.
 //!
 //! It is no prison: a program runs as the user that keyhaul runs as, and can start another that
-//! leaves the group. Whoever can change the program can do as much, and so the host refuses one that
-//! others could change.
+//! leaves the group. What it may reach, the policy can say and the kernel hold (`confine`). Whoever
+//! can change the program can do as much as it, and so the host refuses one that others could change.
 //!
 //! Why not the C ABI alone? A library that crashes, hangs or leaks does so in keyhaul's own process.
 
 mod config;
 mod confined;
 mod error;
+mod fence;
+mod fingerprint;
+mod forms;
+#[doc(hidden)]
+pub mod fuzz;
 mod law;
 mod lines;
 mod log;
@@ -33,6 +38,7 @@ mod said;
 mod session;
 mod store;
 mod supervisor;
+mod talk;
 mod trust;
 mod wire;
 

@@ -75,6 +75,7 @@ mod tests {
             name: (*name).to_owned(),
             kind: (*kind).to_owned(),
             required: *required,
+            help: String::new(),
         });
         each.collect()
     }

@@ -17,6 +17,9 @@ use crate::session::{GRACE, Session};
 /// How long the end of a plugin and the end of its output may be apart.
 const APART: Duration = Duration::from_millis(200);
 
+/// How often what is left is read: a pipe holds no more.
+const LAST_PIECES: usize = 64;
+
 /// Takes lines until the plugin ends, breaks the protocol or is told to end.
 pub(crate) async fn listen(session: Arc<Session>, stdout: Receiver, pidfd: AsyncFd<OwnedFd>) {
     // Where the runtime goes away, so does this task, and nobody would read any more.
@@ -24,7 +27,7 @@ pub(crate) async fn listen(session: Arc<Session>, stdout: Receiver, pidfd: Async
     let mut reader = Reader {
         session: &session,
         stdout,
-        lines: Lines::new(session.longest_line()),
+        lines: Lines::new(session.talk.longest_line()),
     };
     let why = reader.until_end(&pidfd).await;
     match why {
@@ -71,20 +74,21 @@ impl Reader<'_> {
                     return Ok(End::Closed);
                 },
                 _ = pidfd.readable() => {
-                    self.read_last().await?;
+                    self.session.group.kill();
+                    self.read_last()?;
                     return Ok(End::Exited);
                 }
             }
         }
     }
 
-    /// What is left in the pipe of a plugin that has ended. What it started is killed, so that
-    /// there is an end to it.
-    async fn read_last(&mut self) -> Result<()> {
-        self.session.group.kill();
-        while let Ok(Ok(())) = timeout(APART, self.stdout.readable()).await {
-            if !self.read() {
-                break;
+    /// What is left in the pipe of a plugin that has ended. Somebody who left its group may go on
+    /// writing: that is nobody's answer.
+    fn read_last(&mut self) -> Result<()> {
+        for _ in 0..LAST_PIECES {
+            match rustix::io::read(&self.stdout, self.lines.room()) {
+                Ok(count @ 1..) => self.lines.came(count),
+                _ => break,
             }
             self.take_lines()?;
         }
@@ -105,7 +109,7 @@ impl Reader<'_> {
     fn take_lines(&mut self) -> Result<()> {
         while let Some(line) = self.lines.next()? {
             if self.session.take(line)? {
-                self.lines.set_limit(self.session.longest_line());
+                self.lines.set_limit(self.session.talk.longest_line());
             }
         }
         Ok(())

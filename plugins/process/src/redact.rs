@@ -1,34 +1,30 @@
 //! Takes values out of a plugin's words.
 //!
 //! What a plugin writes to its stderr, or into the message of an error, is for people. Values that
-//! have passed are recognised by a fingerprint under a random key, and replaced: no copy of a value
-//! is kept for that.
+//! have passed are recognised by their fingerprints, and replaced: no copy of a value is kept for
+//! that.
 
-use std::collections::VecDeque;
+use std::ops::Range;
 
-use base64ct::{Base64, Encoding as _};
-use keyhaul_core::{Result, SecretBytes, random};
+use keyhaul_core::{Result, SecretBytes};
 
-/// The prime of the fingerprints' field, 2^61 - 1.
-const PRIME: u64 = (1 << 61) - 1;
-
-/// How many fingerprints are remembered: the latest.
-const REMEMBERED: usize = 512;
+use crate::fingerprint::{self, Fingerprints};
+use crate::forms::{self, PIECE};
 
 /// Shorter values are in every other word.
 const SHORTEST: usize = 4;
 
-/// Of longer values, or lines of them, this much is recognised.
-const LONGEST: usize = 1024;
+/// Of longer values this many pieces are remembered, and of those with lines so many lines.
+const PIECES: usize = 40;
 
 /// What stands where a value stood.
 const REDACTED: &str = "[redacted]";
 
+/// How much of what stands before and after can be part of the same piece of a value.
+pub(crate) const CONTEXT: usize = fingerprint::LONGEST;
+
 /// Remembers what values look like.
-pub(crate) struct Redactor {
-    base: u64,
-    prints: VecDeque<(usize, u64)>,
-}
+pub(crate) struct Redactor(Fingerprints);
 
 impl Redactor {
     /// One that knows no value yet.
@@ -36,59 +32,51 @@ impl Redactor {
     /// # Errors
     /// `Internal` where the system has no randomness to give.
     pub(crate) fn new() -> Result<Self> {
-        let mut bytes = [0; 8];
-        random::fill(&mut bytes)?;
-        Ok(Self {
-            base: u64::from_le_bytes(bytes) % (PRIME - 256) + 256,
-            prints: VecDeque::new(),
-        })
+        Fingerprints::new().map(Self)
     }
 
-    /// Remembers a value: as it is, each of its lines, and as base64, as which it travels.
+    /// Remembers a value, in all its forms, and each of its lines.
     pub(crate) fn remember(&mut self, value: &SecretBytes) {
         let bytes = value.expose();
-        let bytes = &bytes[..bytes.len().min(LONGEST)];
-        self.remember_form(bytes);
-        if bytes.contains(&b'\n') {
-            for line in bytes.split(|byte| *byte == b'\n').take(64) {
-                self.remember_form(line);
-            }
+        let head = &bytes[..bytes.len().min(PIECES * PIECE)];
+        head.chunks(PIECE)
+            .for_each(|piece| self.remember_piece(piece));
+        // The last piece can be too short.
+        if let Some(last) = head.len().checked_sub(PIECE) {
+            self.remember_piece(&head[last.next_multiple_of(3)..]);
         }
-        let encoded = SecretBytes::try_init_with(Base64::encoded_len(bytes), |text| {
-            Base64::encode(bytes, text).map(|_| ())
-        });
-        // Too long to encode is too long to be in a line of the log.
-        if let Ok(encoded) = encoded {
-            self.remember_form(encoded.expose());
+        if head.contains(&b'\n') {
+            let lines = head.split(|byte| *byte == b'\n').take(PIECES);
+            lines
+                .flat_map(|line| line.chunks(PIECE))
+                .for_each(|piece| self.remember_piece(piece));
         }
     }
 
-    fn remember_form(&mut self, form: &[u8]) {
-        if form.len() < SHORTEST {
+    fn remember_piece(&mut self, piece: &[u8]) {
+        if piece.len() < SHORTEST || self.0.is_fresh(piece) {
             return;
         }
-        let print = (form.len(), self.print(form));
-        if self.prints.contains(&print) {
-            return;
-        }
-        if self.prints.len() == REMEMBERED {
-            self.prints.pop_front();
-        }
-        self.prints.push_back(print);
+        forms::each(piece, |form| self.0.add(form));
     }
 
     /// `words` as text of one line, of at most `limit` characters, without any value remembered.
     pub(crate) fn clean(&self, words: &[u8], limit: usize) -> String {
-        let secret = self.secret_bytes(words);
+        self.clean_part(words, 0..words.len(), limit)
+    }
+
+    /// As [`clean`](Self::clean), for the `part` of `words` alone: a value may begin before it, or end
+    /// after it.
+    pub(crate) fn clean_part(&self, words: &[u8], part: Range<usize>, limit: usize) -> String {
+        let secret = self.0.find(words);
         let mut text = String::new();
-        for run in secret.chunk_by(|a, b| a == b).scan(0, |at, run| {
-            *at += run.len();
-            Some((*at - run.len()..*at, run[0]))
-        }) {
-            match run {
-                (_, true) => text.push_str(REDACTED),
-                (range, false) => text.push_str(&String::from_utf8_lossy(&words[range])),
+        let mut at = part.start;
+        for run in secret[part.clone()].chunk_by(|a, b| a == b) {
+            match run[0] {
+                true => text.push_str(REDACTED),
+                false => text.push_str(&String::from_utf8_lossy(&words[at..at + run.len()])),
             }
+            at += run.len();
         }
         let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
         let mut letters = text.chars().map(plain);
@@ -98,62 +86,6 @@ impl Redactor {
         }
         line
     }
-
-    /// For each byte, whether it is part of a value.
-    fn secret_bytes(&self, words: &[u8]) -> Vec<bool> {
-        let mut secret = vec![false; words.len()];
-        // The fingerprint of every beginning: a piece's follows from two of them.
-        let mut begun = Vec::with_capacity(words.len() + 1);
-        begun.push(0);
-        for byte in words {
-            let last = begun[begun.len() - 1];
-            begun.push(step(last, self.base, *byte));
-        }
-        for (len, print) in self.prints.iter().filter(|(len, _)| *len <= words.len()) {
-            let power = power(self.base, *len);
-            for at in 0..=words.len() - len {
-                let before = times(begun[at], power);
-                if (begun[at + len] + PRIME - before) % PRIME == *print {
-                    secret[at..at + len].fill(true);
-                }
-            }
-        }
-        secret
-    }
-
-    fn print(&self, bytes: &[u8]) -> u64 {
-        bytes
-            .iter()
-            .fold(0, |print, byte| step(print, self.base, *byte))
-    }
-}
-
-fn step(print: u64, base: u64, byte: u8) -> u64 {
-    (times(print, base) + u64::from(byte) + 1) % PRIME
-}
-
-/// The product in the field. Its prime is one less than a power of two: what is above that power is
-/// added below.
-fn times(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    let folded = (product as u64 & PRIME) + (product >> 61) as u64;
-    if folded >= PRIME {
-        folded - PRIME
-    } else {
-        folded
-    }
-}
-
-fn power(base: u64, mut exponent: usize) -> u64 {
-    let (mut result, mut square) = (1, base);
-    while exponent > 0 {
-        if exponent & 1 == 1 {
-            result = times(result, square);
-        }
-        square = times(square, square);
-        exponent >>= 1;
-    }
-    result
 }
 
 #[cfg(test)]
@@ -172,13 +104,22 @@ mod tests {
 
     #[test]
     fn values_are_taken_out_in_each_form_and_the_rest_stays() {
-        let redactor = knowing(&["hunter2", "first line\nsecond"]);
+        let redactor = knowing(&["hunter2", "first line\nsecond", "a \"quoted\" one"]);
         for (words, clean) in [
             ("got hunter2!", "got [redacted]!"),
             ("hunter2", "[redacted]"),
             ("hunter2hunter2 x", "[redacted] x"),
             ("got aHVudGVyMg== here", "got [redacted] here"),
+            // `me:hunter2`, as a request's header has it: what the value alone decides.
+            ("Basic bWU6aHVudGVyMg==", "Basic bWU6[redacted]"),
+            ("68756e74657232", "[redacted]"),
             ("second of first line", "[redacted] of [redacted]"),
+            (
+                r#"{"value":"a \"quoted\" one"}"#,
+                r#"{"value":"[redacted]"}"#,
+            ),
+            (r#""a \u0022quoted\u0022 one""#, r#""[redacted]""#),
+            ("?q=a%20%22quoted%22%20one&", "?q=[redacted]&"),
             ("hunter", "hunter"),
             ("", ""),
         ] {
@@ -197,29 +138,52 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_values_are_forgotten_and_not_kept_for_ever() {
-        let mut redactor = knowing(&["hunter2"]);
-        for number in 0..REMEMBERED {
-            let value = format!("value {number}");
-            redactor.remember(&SecretBytes::copy_from(value.as_bytes()));
+    fn a_part_is_clean_also_of_values_that_reach_beyond_it() {
+        let redactor = knowing(&["hunter2"]);
+        let words = b"see hunter2 there";
+        for (part, clean) in [
+            (0..6, "see [redacted]"),
+            (6..17, "[redacted] there"),
+            (6..8, "[redacted]"),
+            (11..17, " there"),
+            (3..3, ""),
+        ] {
+            assert_eq!(redactor.clean_part(words, part, 100), clean);
         }
-        assert_eq!(redactor.prints.len(), REMEMBERED);
-        assert_eq!(
-            redactor.clean(b"hunter2 value 511", 100),
-            "hunter2 [redacted]"
-        );
+    }
+
+    #[test]
+    fn a_long_value_is_taken_out_whole_and_of_a_very_long_one_the_beginning() {
+        // No piece like another.
+        let letters = |count: usize| -> String {
+            let mut state = 1_u64;
+            let letter = |_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                char::from(b'a' + (state >> 33) as u8 % 26)
+            };
+            (0..count).map(letter).collect()
+        };
+        let long = letters(10 * PIECE + 50);
+        let redactor = knowing(&[&long]);
+        let words = format!("<{long}>");
+        assert_eq!(redactor.clean(words.as_bytes(), 9999), "<[redacted]>");
+        let very = letters(PIECES * PIECE + 10);
+        let clean = knowing(&[&very]).clean(very.as_bytes(), 9999);
+        assert_eq!(clean, format!("{REDACTED}{}", &very[PIECES * PIECE..]));
     }
 
     proptest! {
         #[test]
         fn no_value_survives_wherever_it_stands(
-            value in "[a-z]{4,12}",
+            value in "[a-z]{4,300}",
             before in "[A-Z]{0,9}",
             after in "[A-Z]{0,9}",
         ) {
             let redactor = knowing(&[&value]);
             let words = format!("{before}{value}{after}");
-            let clean = redactor.clean(words.as_bytes(), 100);
+            let clean = redactor.clean(words.as_bytes(), 999);
             prop_assert_eq!(clean, format!("{before}{REDACTED}{after}"));
         }
     }

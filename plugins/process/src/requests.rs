@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use keyhaul_core::Result;
+use keyhaul_core::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
@@ -20,6 +20,8 @@ pub(crate) struct Requests {
     latest: u64,
     /// When the plugin last answered, or was first asked after a rest.
     heard: Instant,
+    /// Why nothing more can be asked.
+    ended: Option<Error>,
 }
 
 /// A request that is not wholly answered.
@@ -93,6 +95,7 @@ impl Requests {
             open: BTreeMap::new(),
             latest: 0,
             heard: Instant::now(),
+            ended: None,
         }
     }
 
@@ -103,11 +106,18 @@ impl Requests {
     }
 
     /// Adds what is about to be asked.
-    pub(crate) fn add(&mut self, id: u64, open: Open) {
+    ///
+    /// # Errors
+    /// Why the plugin ended, where it has.
+    pub(crate) fn add(&mut self, id: u64, open: Open) -> Result<()> {
+        if let Some(error) = &self.ended {
+            return Err(error.duplicate());
+        }
         if self.open.is_empty() {
             self.heard = Instant::now();
         }
         self.open.insert(id, open);
+        Ok(())
     }
 
     /// Takes an answer. The request, where it is wholly answered now.
@@ -159,8 +169,19 @@ impl Requests {
         since + stall
     }
 
-    /// Gives all of them up.
-    pub(crate) fn take_all(&mut self) -> BTreeMap<u64, Open> {
-        std::mem::take(&mut self.open)
+    /// Notes why the plugin ended, unless it has already. Why it has, and what it leaves unanswered.
+    pub(crate) fn end(&mut self, why: Error) -> (Error, BTreeMap<u64, Open>) {
+        let why = self.ended.get_or_insert(why).duplicate();
+        (why, std::mem::take(&mut self.open))
+    }
+
+    /// Why the plugin ended, where it has.
+    pub(crate) fn ended(&self) -> Option<Error> {
+        self.ended.as_ref().map(Error::duplicate)
+    }
+
+    /// Whether it has.
+    pub(crate) fn have_ended(&self) -> bool {
+        self.ended.is_some()
     }
 }

@@ -39,6 +39,8 @@ pub struct SaidOption {
     pub kind: String,
     /// Whether there is no store without it.
     pub required: bool,
+    /// What it is for; may be empty.
+    pub help: String,
 }
 
 /// What is asked of a program, in the order in which it is looked at.
@@ -100,17 +102,18 @@ async fn hear(path: &Path, arguments: &[String], passed: &mut Vec<Rule>) -> Resu
         arguments: arguments.to_vec(),
         options: None,
         stall: STALL,
+        fence: None,
     };
     let looked = settings.program.clone();
     let program = spawn_blocking(move || trust::trusted(&looked)).await;
     let program = program.map_err(lost)??;
     passed.push(Rule::Trusted);
     let words = settings.arguments.clone();
-    let started = spawn_blocking(move || confined::start(&program, &words)).await;
+    let started = spawn_blocking(move || confined::start(&program, &words, None)).await;
     let started = started.map_err(lost)??;
     passed.push(Rule::Starts);
     let session = Session::begin(Arc::new(settings), started).await?;
-    let said = Said::from(session.hello()?);
+    let said = Said::from(session.talk.hello()?);
     passed.push(Rule::Hello);
     session.close();
     Ok(said)
@@ -122,6 +125,7 @@ impl From<&Hello> for Said {
             name: option.name.clone(),
             kind: option.kind.clone(),
             required: option.required,
+            help: option.help.clone(),
         };
         Self {
             protocol: VERSION,

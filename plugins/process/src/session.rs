@@ -2,7 +2,7 @@
 
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use keyhaul_core::{Error, ErrorKind, Result, SecretBytes};
@@ -16,25 +16,26 @@ use crate::config::Settings;
 use crate::confined::{Group, Started};
 use crate::error::{stalled, too_late};
 use crate::outbox::Outbox;
-use crate::redact::Redactor;
 use crate::requests::{Open, Outcomes, Requests};
-use crate::wire::{self, Answer, Hello, Line, Reply};
+use crate::talk::{Heard, Talk};
+use crate::wire::{self, Line, Reply};
 use crate::{error, log, reader};
 
 /// How many requests a plugin has at once; further ones wait here.
 const AT_ONCE: usize = 64;
 
-/// The longest message or advice of a plugin.
-const LONGEST_WORDS: usize = 500;
+/// How long a plugin that was asked to end has for it.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// A running plugin.
 pub(crate) struct Session {
     settings: Arc<Settings>,
-    hello: OnceLock<Hello>,
+    pub(crate) talk: Talk,
     pub(crate) group: Group,
     room: Arc<Semaphore>,
     outbox: Outbox,
-    state: Mutex<State>,
+    /// Told of the hello.
+    ready: Mutex<Option<oneshot::Sender<()>>>,
     /// A request is answered.
     progress: Notify,
     /// It has ended.
@@ -43,14 +44,6 @@ pub(crate) struct Session {
     calm: AtomicBool,
     /// Whoever reads is to stop.
     pub(crate) over: Notify,
-    redactor: Mutex<Redactor>,
-}
-
-struct State {
-    requests: Requests,
-    /// Told of the hello.
-    ready: Option<oneshot::Sender<()>>,
-    ended: Option<Error>,
 }
 
 impl Session {
@@ -75,20 +68,15 @@ impl Session {
         let pidfd = pidfd.map_err(|error| unusable(error.into()))?;
         let (ready, hello) = oneshot::channel();
         let session = Arc::new(Self {
-            hello: OnceLock::new(),
+            talk: Talk::new()?,
             group: started.group,
             room: Arc::new(Semaphore::new(AT_ONCE)),
             outbox: Outbox::new(stdin),
-            state: Mutex::new(State {
-                requests: Requests::new(),
-                ready: Some(ready),
-                ended: None,
-            }),
+            ready: Mutex::new(Some(ready)),
             progress: Notify::new(),
             gone: Notify::new(),
             calm: AtomicBool::new(false),
             over: Notify::new(),
-            redactor: Mutex::new(Redactor::new()?),
             settings,
         });
         tokio::spawn(log::follow(stderr, session.clone()));
@@ -142,13 +130,13 @@ impl Session {
         let room = self.patiently(deadline, self.room.clone().acquire_owned());
         let room = room.await?.map_err(|_| self.why_ended())?;
         if let Some(value) = value {
-            self.redactor().remember(value);
+            self.talk.redactor().remember(value);
         }
-        let id = self.state().requests.next_id();
+        let id = self.requests().next_id();
         let left = deadline.map(|deadline| deadline.duration_since(Instant::now()).as_millis());
         let line = line.maybe_number("deadline-ms", left).finish(id, value)?;
         let (open, outcomes) = Open::new(paths, room);
-        self.add(id, open)?;
+        self.requests().add(id, open)?;
         let _ticket = Ticket { session: self, id };
         self.outbox.write(line);
         let outcomes = self.patiently(deadline, outcomes).await?;
@@ -180,63 +168,37 @@ impl Session {
     }
 
     fn patience_ends(&self) -> Instant {
-        let stall = self.settings.stall;
-        self.state().requests.patience_ends(stall)
-    }
-
-    fn add(&self, id: u64, open: Open) -> Result<()> {
-        let mut state = self.state();
-        if let Some(error) = &state.ended {
-            return Err(error.duplicate());
-        }
-        state.requests.add(id, open);
-        Ok(())
+        self.requests().patience_ends(self.settings.stall)
     }
 
     /// Takes a line of the plugin. Whether it was the hello.
     ///
     /// # Errors
-    /// `Internal` where it breaks the protocol, `InvalidConfig` for a first line that is no hello.
+    /// As [`Talk::take`].
     pub(crate) fn take(&self, line: &[u8]) -> Result<bool> {
-        if self.hello.get().is_none() {
-            let hello = Hello::parse(line)?;
-            // Lines come one after another, so that nobody else set it.
-            let _ = self.hello.set(hello);
-            let ready = self.state().ready.take();
-            if let Some(ready) = ready {
+        match self.talk.take(line)? {
+            Heard::Hello => {
                 // Whoever started it may have given up.
-                let _ = ready.send(());
+                let _ = self.ready().take().map(|ready| ready.send(()));
+                return Ok(true);
             }
-            return Ok(true);
-        }
-        let answer = Answer::parse(line)?;
-        let (id, index) = (answer.id, answer.index);
-        let reply = answer.reply(|words| self.clean(words.as_bytes(), LONGEST_WORDS));
-        if let Ok(Reply {
-            value: Some(value), ..
-        }) = &reply
-        {
-            self.redactor().remember(value);
-        }
-        let whole = self.state().requests.answered(id, index, reply)?;
-        if let Some(open) = whole {
-            self.progress.notify_waiters();
-            open.tell();
+            Heard::Part => {}
+            Heard::Whole(open) => {
+                self.progress.notify_waiters();
+                open.tell();
+            }
         }
         Ok(false)
     }
 
     /// Ends the plugin, for this reason, unless it has ended for another. Why it ended.
     pub(crate) fn end(&self, why: Error) -> Error {
-        let mut state = self.state();
-        let why = state.ended.get_or_insert(why).duplicate();
-        let open = state.requests.take_all();
-        state.ready = None;
-        drop(state);
+        let (why, open) = self.requests().end(why);
         // Before those who wait hear of it: nobody can start another while this one still runs.
         self.group.kill();
         self.outbox.close();
         self.room.close();
+        self.ready().take();
         drop(open);
         self.over.notify_one();
         self.gone.notify_waiters();
@@ -245,7 +207,7 @@ impl Session {
 
     /// Notes that it ended by itself. It may, while nothing is asked of it.
     pub(crate) fn exited(&self, status: Option<ExitStatus>) {
-        let calm = status.is_some_and(|status| status.success()) && self.is_idle();
+        let calm = status.is_some_and(|status| status.success()) && self.requests().is_empty();
         self.calm.store(calm, Ordering::Relaxed);
         self.end(error::ended(status));
     }
@@ -263,30 +225,11 @@ impl Session {
 
     /// Why it ended, where it did.
     pub(crate) fn ended(&self) -> Option<Error> {
-        self.state().ended.as_ref().map(Error::duplicate)
+        self.requests().ended()
     }
 
     fn why_ended(&self) -> Error {
         self.ended().unwrap_or_else(|| error::ended(None))
-    }
-
-    /// Whether nothing is asked of it.
-    fn is_idle(&self) -> bool {
-        self.state().requests.is_empty()
-    }
-
-    /// What it said of itself. There is a session to others only once it has.
-    pub(crate) fn hello(&self) -> Result<&Hello> {
-        let hello = self.hello.get();
-        hello.ok_or_else(|| Error::new(ErrorKind::Internal, "the plugin has said no hello"))
-    }
-
-    /// The longest line that it may write next.
-    pub(crate) fn longest_line(&self) -> usize {
-        match self.hello.get() {
-            Some(hello) => wire::longest_line(hello.capabilities.max_value),
-            None => wire::MAX_HELLO,
-        }
     }
 
     /// The store's name.
@@ -294,32 +237,17 @@ impl Session {
         &self.settings.store
     }
 
-    /// `words` of the plugin, fit to be shown.
-    pub(crate) fn clean(&self, words: &[u8], limit: usize) -> String {
-        self.redactor().clean(words, limit)
-    }
-
-    /// The latest request's number.
-    pub(crate) fn latest(&self) -> u64 {
-        self.state().requests.latest()
-    }
-
-    /// The oldest request that is not wholly answered.
-    pub(crate) fn oldest_open(&self) -> Option<u64> {
-        self.state().requests.oldest()
-    }
-
     /// Waits for a request to be answered, from now on.
     pub(crate) fn progress(&self) -> Notified<'_> {
         self.progress.notified()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.talk.requests()
     }
 
-    fn redactor(&self) -> MutexGuard<'_, Redactor> {
-        self.redactor.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ready(&self) -> MutexGuard<'_, Option<oneshot::Sender<()>>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -339,11 +267,8 @@ struct Ticket<'s> {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        if self.session.state().requests.is_open(self.id) {
+        if self.session.requests().is_open(self.id) {
             self.session.outbox.write(wire::cancel(self.id));
         }
     }
 }
-
-/// How long a plugin that was asked to end has for it.
-pub(crate) const GRACE: Duration = Duration::from_secs(1);

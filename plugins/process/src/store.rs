@@ -38,13 +38,13 @@ impl ProcessStore {
     /// Why it cannot be started, or its options are not taken.
     pub async fn said(&self, request: &Request) -> Result<Said> {
         let session = self.supervisor.session(request.deadline).await?;
-        Ok(Said::from(session.hello()?))
+        Ok(Said::from(session.talk.hello()?))
     }
 
     /// The plugin, running, and able to do all of `wanted`.
     async fn plugin(&self, request: &Request, wanted: Capability) -> Result<Plugin> {
         let session = self.supervisor.session(request.deadline).await?;
-        let can = law::capabilities(session.hello()?.capabilities);
+        let can = law::capabilities(session.talk.hello()?.capabilities);
         need(can.can, wanted)?;
         Ok(Plugin { session, can })
     }
@@ -54,7 +54,12 @@ impl ProcessStore {
             Ok(plugin) => plugin,
             Err(error) => return paths.iter().map(|_| Err(error.duplicate())).collect(),
         };
-        let batch = plugin.session.hello().ok().and_then(|hello| hello.batch);
+        let batch = plugin
+            .session
+            .talk
+            .hello()
+            .ok()
+            .and_then(|hello| hello.batch);
         match batch {
             Some(size) => {
                 let chunks = paths.chunks(size.min(MOST_PATHS));
@@ -89,7 +94,7 @@ impl Plugin {
     async fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
         law::not_root(path)?;
         let line = reading(Line::new("get").text("path", path.as_str()), options);
-        secret(self.ask(&options.request, line, None).await?)
+        self.secret(self.ask(&options.request, line, None).await?)
     }
 
     async fn get_batch(&self, paths: &[SecretPath], options: &GetOptions) -> Vec<Result<Secret>> {
@@ -110,11 +115,18 @@ impl Plugin {
                 Ok(answers) => answers
                     .next()
                     .unwrap_or_else(|| Ok(Reply::default()))
-                    .and_then(secret),
+                    .and_then(|reply| self.secret(reply)),
                 Err(error) => Err(error.duplicate()),
             }
         });
         each.collect()
+    }
+
+    fn secret(&self, reply: Reply) -> Result<Secret> {
+        let value = reply.value;
+        let value = value.ok_or_else(|| corrupt("the plugin's answer has no value"))?;
+        law::fits(value.len(), self.can.max_value)?;
+        Ok(Secret::new(value, reply.metadata))
     }
 }
 
@@ -180,7 +192,7 @@ impl SecretStore for ProcessStore {
         let plugin = self.plugin(&options.request, wanted).await?;
         law::not_root(path)?;
         law::fits(recipe.length(), plugin.can.max_value)?;
-        let own = plugin.session.hello()?.capabilities;
+        let own = plugin.session.talk.hello()?.capabilities;
         if !own.has(Capability::GENERATE) {
             // Where the plugin cannot make a value, the host can.
             return self.put(path, &recipe.make()?, options).await;
@@ -274,15 +286,8 @@ fn alphabet(recipe: &Recipe) -> Result<&'static str> {
     }
 }
 
-fn secret(reply: Reply) -> Result<Secret> {
-    match reply.value {
-        Some(value) => Ok(Secret::new(value, reply.metadata)),
-        None => Err(corrupt("the plugin's answer has no value")),
-    }
-}
-
 /// The page, where it is one of what was asked.
-fn page(reply: Reply, prefix: &SecretPath, shallow: bool, limit: usize) -> Result<Page> {
+pub(crate) fn page(reply: Reply, prefix: &SecretPath, shallow: bool, limit: usize) -> Result<Page> {
     let paths = |texts: Vec<String>| -> Result<Vec<SecretPath>> {
         let mut paths = Vec::with_capacity(texts.len());
         for text in texts {

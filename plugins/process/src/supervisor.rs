@@ -96,13 +96,13 @@ impl Supervisor {
         let settings = self.settings.clone();
         let started = spawn_blocking(move || {
             let program = trust::trusted(&settings.program)?;
-            confined::start(&program, &settings.arguments)
+            confined::start(&program, &settings.arguments, settings.fence.as_ref())
         });
         let started = started.await.map_err(lost)??;
         let session = Session::begin(self.settings.clone(), started).await?;
         let readied = self.ready(&session).await;
         readied.map_err(|error| session.end(error))?;
-        let hello = session.hello()?;
+        let hello = session.talk.hello()?;
         tracing::info!(
             store = self.settings.store,
             program = %self.settings.program.display(),
@@ -116,7 +116,7 @@ impl Supervisor {
     /// Holds the options against what the plugin takes, and hands it its credentials.
     async fn ready(&self, session: &Arc<Session>) -> Result<()> {
         let settings = &self.settings;
-        let declared = &session.hello()?.options;
+        let declared = &session.talk.hello()?.options;
         let credentials = options::check(settings.options.as_ref(), declared, &settings.place)?;
         for (name, source) in credentials {
             let value = spawn_blocking(move || source.read())
@@ -130,7 +130,9 @@ impl Supervisor {
 
     fn running(&self) -> Option<Arc<Session>> {
         let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
-        running.clone().filter(|session| session.ended().is_none())
+        running
+            .clone()
+            .filter(|session| !session.requests().have_ended())
     }
 
     fn forget(&self) -> Option<Arc<Session>> {

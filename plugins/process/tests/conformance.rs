@@ -17,6 +17,21 @@ async fn the_shell_example_keeps_the_contract() {
 }
 
 #[tokio::test]
+async fn the_shell_example_keeps_the_contract_under_the_standard_layers() {
+    let place = Place::new();
+    let program = place.install("shell/folder.sh");
+    let store = place.store(&program, &[&place.folder("secrets")]);
+    let store = layers::standard(store, &LayerSettings::default(), None);
+    keyhaul_conformance::run(async || Handles::same(store.clone())).await;
+}
+
+#[test]
+fn the_shell_example_has_at_most_thirty_lines() {
+    let script = include_str!("../../examples/shell/folder.sh");
+    assert!(script.lines().count() <= 30);
+}
+
+#[tokio::test]
 async fn the_python_example_keeps_the_contract() {
     let place = Place::new();
     let program = place.install("python/database.py");

@@ -126,6 +126,49 @@ async fn a_good_program_is_started_once_and_ends_with_its_store() {
 }
 
 #[tokio::test]
+async fn a_program_that_does_not_go_when_its_stdin_ends_is_killed() {
+    let stays = Hostile::new(&format!("{WELL}exec sleep 60\n"));
+    stays.get().await.expect("served");
+    let pid = stays.processes()[0];
+    let Hostile {
+        store,
+        place: _place,
+        ..
+    } = stays;
+    drop(store);
+    let process = format!("/proc/{pid}");
+    within("it to end", || !std::path::Path::new(&process).exists()).await;
+}
+
+/// As at the end of a command, which may become another program at once.
+#[test]
+fn a_runtime_and_a_store_that_go_away_leave_no_process_behind() {
+    for runtime_first in [true, false] {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let good = Hostile::new(WELL);
+        runtime.block_on(good.get()).expect("served");
+        let process = format!("/proc/{}", good.processes()[0]);
+        assert!(std::path::Path::new(&process).exists());
+        let Hostile {
+            store,
+            place: _place,
+            ..
+        } = good;
+        if runtime_first {
+            runtime.shutdown_background();
+            drop(store);
+        } else {
+            drop(store);
+            runtime.shutdown_background();
+        }
+        assert!(!std::path::Path::new(&process).exists(), "{runtime_first}");
+    }
+}
+
+#[tokio::test]
 async fn a_program_that_breaks_the_protocol_is_killed() {
     for (body, rule) in [
         // Never a newline.
@@ -142,6 +185,23 @@ async fn a_program_that_breaks_the_protocol_is_killed() {
         ),
         ("read -r line; echo hunter2; exec sleep 60\n", "no answer"),
         ("read -r line; echo; exec sleep 60\n", "no answer"),
+        (
+            "read -r line; echo '{\"id\":18446744073709551616,\"value\":\"x\"}'; exec sleep 60\n",
+            "no answer",
+        ),
+        (
+            "read -r line; echo '{\"id\":1e999,\"value\":\"x\"}'; exec sleep 60\n",
+            "no answer",
+        ),
+        (
+            "read -r line; answer ',\"index\":99999999999999999999'; exec sleep 60\n",
+            "no answer",
+        ),
+        // Lists in lists, never ended.
+        (
+            "read -r line; head -c 500000 /dev/zero | tr '\\0' '['; echo; exec sleep 60\n",
+            "no answer",
+        ),
         ("echo '{\"id\":7}'; exec sleep 60\n", "what was not asked"),
         (
             "read -r line; answer ',\"index\":0'; exec sleep 60\n",
@@ -225,6 +285,92 @@ async fn what_a_program_leaves_behind_is_killed_with_it() {
     hostile.nothing_is_left().await;
 }
 
+/// What leaves the group is out of reach, and holds nobody up.
+#[tokio::test]
+async fn a_process_that_leaves_the_group_and_holds_the_pipes_holds_nothing_up() {
+    for goes_on in [
+        "exec sleep 60",
+        // Drips into the plugin's stdout and stderr.
+        "while echo x >&2 && printf x; do sleep 0.05; done",
+    ] {
+        let leaves = format!(
+            "setsid sh -c 'echo $$ >\"$0.left\"; {goes_on}' \"$0\" & read -r line\n\
+             while [ ! -s \"$0.left\" ]; do sleep 0.01; done; exit 0\n"
+        );
+        let hostile = Hostile::new(&leaves);
+        let begun = Instant::now();
+        let error = hostile.fails().await;
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        hostile.nothing_is_left().await;
+        let left = hostile.place.path().join("hostile.left");
+        let left = std::fs::read_to_string(left).expect("written");
+        let left = rustix::process::Pid::from_raw(left.trim().parse().expect("a number"));
+        // The control: it did outlive the plugin, or had nothing left to drip into.
+        let outlived =
+            rustix::process::kill_process(left.expect("a process"), rustix::process::Signal::KILL);
+        assert!(outlived.is_ok() || goes_on.starts_with("while"));
+        hostile.recovers().await;
+    }
+}
+
+#[tokio::test]
+async fn a_value_over_the_plugins_own_limit_is_refused_and_the_plugin_goes_on() {
+    let hostile = Hostile::new(
+        "while read -r line; do case $line in *long*) long=$(head -c 1001 /dev/zero | tr '\\0' x);; *) long=hunter2;; esac
+        answer \",\\\"value\\\":\\\"$long\\\"\"; done\n",
+    );
+    let (long, options) = (path("long"), GetOptions::default());
+    let answer = hostile.store.get(&long, &options).await;
+    let error = answer.expect_err("too long");
+    assert_eq!(error.kind(), ErrorKind::TooLarge, "{error:?}");
+    assert!(error.message().contains("1000 bytes"), "{error:?}");
+    assert_eq!(hostile.get().await.expect("served"), b"hunter2");
+    assert_eq!(hostile.processes().len(), 1);
+}
+
+/// All on one thread: what waits for the one must not keep the others waiting.
+#[tokio::test]
+async fn other_stores_go_on_beside_hostile_ones() {
+    let place = Place::new();
+    let program = place.program("good", &format!("{HELLO}{WELL}"));
+    let good = place.store(&program, &[]);
+    let (path, options) = (path("a"), GetOptions::default());
+    good.get(&path, &options).await.expect("served");
+    let hostile = [
+        "exec sleep 60\n",
+        "read -r line; exec cat /dev/zero\n",
+        "yes flood >&2 & read -r line; sleep 60\n",
+        "read -r line; kill -ABRT $$\n",
+    ]
+    .map(Hostile::new);
+    let attacks = futures_util::future::join_all(hostile.iter().map(Hostile::fails));
+    let serves = async {
+        let begun = Instant::now();
+        let mut served = 0;
+        // Longer than the hostile ones have.
+        while begun.elapsed() < Duration::from_secs(1) {
+            good.get(&path, &options).await.expect("served");
+            served += 1;
+        }
+        served
+    };
+    let (errors, served) = futures_util::future::join(attacks, serves).await;
+    let kinds: Vec<_> = errors.iter().map(Error::kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            ErrorKind::Timeout,
+            ErrorKind::Internal,
+            ErrorKind::Timeout,
+            ErrorKind::Unavailable
+        ]
+    );
+    assert!(served > 20, "{served} in a second");
+    let started = std::fs::read_to_string(place.path().join("good.pids")).expect("written");
+    assert_eq!(started.lines().count(), 1);
+}
+
 #[tokio::test]
 async fn a_program_that_is_no_plugin_is_refused_by_the_rule() {
     let hello =
@@ -239,6 +385,20 @@ async fn a_program_that_is_no_plugin_is_refused_by_the_rule() {
         (
             "#!/bin/sh\necho $$ >>\"$0.pids\"\nexec cat /dev/zero\n".to_owned(),
             "more than 65536 bytes",
+        ),
+        (hello(r#"{"keyhaul":99999999999999999999}"#), "no hello"),
+        (hello(r#"{"keyhaul":-1}"#), "no hello"),
+        (
+            hello(r#"{"keyhaul":1,"name":"x","version":"1","capabilities":[],"max-value":1e999}"#),
+            "hello is not of the right form",
+        ),
+        (
+            hello(r#"{"keyhaul":1,"name":"x","version":"1","capabilities":[],"batch":-1}"#),
+            "hello is not of the right form",
+        ),
+        (
+            hello(r#"{"keyhaul":1,"name":"x","version":"1","capabilities":"read"}"#),
+            "right form",
         ),
         ("#!/no/such/interpreter\n".to_owned(), "cannot be started"),
     ] {

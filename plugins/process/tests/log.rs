@@ -93,6 +93,51 @@ async fn values_are_taken_out_also_where_they_were_written_before_the_answer() {
     );
 }
 
+#[tokio::test]
+async fn values_are_taken_out_also_where_they_are_escaped_or_run_over_lines() {
+    let (log, _guard) = Log::follow();
+    let place = Place::new();
+    // `a "quoted" passphrase` as JSON, in base64 of its own line length, and broken by a long line.
+    let body = r#"while read -r line; do
+        answer ',"value":"a \"quoted\" passphrase of some length"'
+        echo 'I said {"value":"a \"quoted\" passphrase of some length"} now' >&2
+        echo 'wrapped:' >&2
+        printf 'a "quoted" passphrase of some length' | base64 -w 20 >&2
+        printf 'broken: a "quoted" passp\nhrase of some length and the rest\n' >&2
+        { head -c 4080 /dev/zero | tr '\0' x; echo 'a "quoted" passphrase of some length.'; } >&2
+        echo done >&2
+    done
+    "#;
+    let program = place.program("talkative", &format!("{HELLO}{body}"));
+    let store = place.store(&program, &[]);
+    read(&store).await;
+    log.comes_to("plugin: done").await;
+    let text = log.text().replace(" store=\"odd\"", "");
+    assert!(
+        text.contains(r#"I said {"value":"[redacted]"} now"#),
+        "{text}"
+    );
+    assert!(text.contains("broken: [redacted]\n"), "{text}");
+    assert!(text.contains("[redacted] and the rest\n"), "{text}");
+    assert!(text.contains("x[redacted]\n"), "{text}");
+    for part in ["quoted", "passp", "hrase", "length"] {
+        assert!(!text.contains(part), "{part} in {text}");
+    }
+    // `wrapped:` and then nothing but what stands for the value.
+    let (_, wrapped) = text.split_once("wrapped:\n").expect("there");
+    let (wrapped, _) = wrapped.split_once("broken:").expect("there");
+    let lines = wrapped
+        .lines()
+        .filter_map(|line| line.split_once("plugin: "));
+    assert!(lines.clone().count() >= 2);
+    assert!(
+        lines
+            .map(|(_, line)| line)
+            .all(|line| line == "[redacted]" || line.is_empty()),
+        "{wrapped}"
+    );
+}
+
 /// The control: what has not passed is not known, and is shown.
 #[tokio::test]
 async fn words_that_are_no_value_are_shown() {

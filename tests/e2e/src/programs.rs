@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 /// Debian's packages of the programs that are looked for.
 const PACKAGES: &[(&str, &str)] = &[
     ("bash", "bash"),
+    ("cc", "gcc"),
     ("groff", "groff-base"),
     ("keyctl", "keyutils"),
     ("openssl", "openssl"),
@@ -32,9 +33,13 @@ pub fn keyhaul() -> &'static Path {
     built.unwrap_or_else(|| panic!("keyhaul does not build: cargo build --package keyhaul"))
 }
 
-/// The library of one of this working tree's plugins, built as [`keyhaul`] is.
+/// The library of one of this working tree's plugins: the one built together with the keyhaul that
+/// `$KEYHAUL` names, or else built as that is.
 pub fn plugin(package: &str) -> PathBuf {
     let library = format!("lib{}.so", package.replace('-', "_"));
+    if let Some(keyhaul) = std::env::var_os("KEYHAUL").map(PathBuf::from) {
+        return keyhaul.with_file_name("deps").join(library);
+    }
     let built = build(package).map(|folder| folder.join(library));
     built.unwrap_or_else(|| panic!("{package} does not build: cargo build --package {package}"))
 }

@@ -94,6 +94,7 @@ fn manual_pages_are_troff() {
         ("migrate", &["abort", "begin", "commit", "list"]),
         ("node", &["list", "quarantine", "release"]),
         ("pki", &["init", "issue", "list", "renew", "revoke"]),
+        ("plugin", &["inspect", "list", "test"]),
         ("store", &["identity", "init", "recipients", "rewrap"]),
     ] {
         expected.extend(tasks.iter().map(|task| format!("keyhaul-{group}-{task}.1")));

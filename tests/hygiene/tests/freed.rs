@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use keyhaul_core::qemu::{Dialect, KeySource, MasterKey, MasterObject, SecretObject, encrypt};
 use keyhaul_core::{
-    Encoding, GetOptions, MemoryStore, Policy, PutOptions, Recipe, Reference, Registry, Resolver,
-    SecretBytes, SecretPath, SecretStore, SecretWriter, StoreFactory,
+    DeleteOptions, Encoding, GetOptions, MemoryStore, Policy, PutOptions, Recipe, Reference,
+    Registry, Resolver, SecretBytes, SecretPath, SecretStore, SecretWriter, StoreFactory,
 };
 use keyhaul_file::FileFactory;
 use keyhaul_hygiene::freed::{Freed, Scanning};
@@ -277,24 +277,58 @@ fn the_kernels_keyring() {
 /// Lines of JSON, in both directions, of a program's that is asked over pipes.
 #[test]
 fn a_plugin_that_is_a_program() {
-    let home = std::env::home_dir().expect("a home");
-    let place = tempfile::Builder::new()
-        .prefix(".keyhaul-test-")
-        .tempdir_in(home);
-    let place = place.expect("folder");
-    let program = place.path().join("folder.sh");
     let example = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../plugins/examples/shell/folder.sh"
     );
-    std::fs::copy(example, &program).expect("installed");
+    let text = std::fs::read_to_string(example).expect("the example");
+    assert_eq!(freed_by_program(&text, async |_| {}), 0);
+}
+
+/// One that repeats values where none belongs: on its stderr, and in the words of a refusal.
+#[test]
+fn a_plugin_that_repeats_what_it_is_told() {
+    let text = r#"#!/bin/sh
+read -r line
+printf '{"keyhaul":1,"name":"parrot","version":"1","capabilities":["read","write","delete"]}\n'
+while read -r line; do
+    id=${line#*\"id\":} id=${id%%,*}
+    case $line in
+    *'"do":"put"'*) kept=${line#*\"base64\":\"} kept=${kept%%\"*} value=$(printf %s "$kept" | base64 -d) rest= ;;
+    *'"do":"get"'*) echo "$value, that is $kept" >&2; rest=",\"base64\":\"$kept\"" ;;
+    *) rest=",\"error\":{\"kind\":\"conflict\",\"message\":\"still $value\",\"advice\":\"forget $kept\"}" ;;
+    esac
+    printf '{"id":%s%s}\n' "$id" "$rest"
+done
+"#;
+    let hits = freed_by_program(text, async |resolver| {
+        let reference = Reference::parse("web01/root").expect("valid");
+        let refused = resolver.delete(&reference, DeleteOptions::default()).await;
+        let error = refused.expect_err("refused");
+        assert_eq!(error.message(), "still [redacted]");
+        assert_eq!(error.advice(), Some("forget [redacted]"));
+    });
+    assert_eq!(hits, 0);
+}
+
+/// What is left of a secret that a plugin of this text is given and gives back, and of what is done
+/// with it then.
+fn freed_by_program(text: &str, then: impl AsyncFnOnce(&Resolver)) -> usize {
+    let home = std::env::home_dir().expect("a home");
+    let mut builder = tempfile::Builder::new();
+    let place = builder.prefix(".keyhaul-test-").tempdir_in(home);
+    let place = place.expect("folder");
+    let program = place.path().join("plugin");
+    std::fs::write(&program, text).expect("installed");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).expect("its mode");
     let policy = format!(
         "version = 1\n[stores.s]\nurl = \"plugin+exec://{}\"\nargs = [\"{}\"]\n\
          [[routes]]\nmatch = \"**\"\nstore = \"s\"\n",
         program.display(),
         place.path().display()
     );
-    let hits = freed(|needle| {
+    freed(|needle| {
         let policy = Policy::parse("policy", &policy).expect("valid");
         let registry = Registry::new().with(ProcessFactory);
         let resolver = Resolver::new(policy, registry, None).expect("valid");
@@ -306,10 +340,10 @@ fn a_plugin_that_is_a_program() {
             put.await.expect("put");
             let got = resolver.get(&reference, GetOptions::default()).await;
             assert!(got.expect("got").value == value);
+            then(&resolver).await;
         });
         drop((resolver, runtime));
-    });
-    assert_eq!(hits, 0);
+    })
 }
 
 /// HTTP and TLS pass through libraries, which leave copies in what they free: the program's wiping

@@ -1,10 +1,12 @@
-//! Blocks of memory that are given back with a secret in them while it passes through a plugin: none,
-//! neither by the host nor by the plugin.
+//! The hunt through plugins that are libraries: what they and their host give back to the system, and
+//! what is left in keyhaul's memory when their stores are closed.
 //!
-//! A plugin brings an allocator of its own, which no allocator of a test sees. So each test runs in a
-//! process whose `free` is one that looks first.
+//! A plugin brings an allocator of its own, which no allocator of a test sees, nor the one of the
+//! program that wipes. So what is given back is looked at in a process whose `free` is one that looks
+//! first.
 #![expect(clippy::print_stdout, reason = "how such a process tells what it saw")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,7 +14,8 @@ use keyhaul_core::registry::{OptionValue, Options, Value};
 use keyhaul_core::{
     DeleteOptions, GetOptions, PutOptions, Registry, SecretBytes, SecretPath, StoreConfig,
 };
-use keyhaul_hygiene::Needle;
+use keyhaul_hygiene::hunt::own_memory;
+use keyhaul_hygiene::{House, Needle};
 use keyhaul_plugin_host::PluginFactory;
 use tempfile::TempDir;
 
@@ -36,7 +39,7 @@ struct Seen {
 #[test]
 fn nothing_is_left_by_a_plugin_in_c() {
     let folder = trusted_folder();
-    let seen = seen(&folder, &jar(&folder, &[]), &[]);
+    let seen = seen(&folder, &jar(&folder, &[]));
     assert_eq!(seen.hits, 0, "{seen:?}");
     assert!(seen.of_plugin > 0, "{seen:?}");
 }
@@ -45,25 +48,26 @@ fn nothing_is_left_by_a_plugin_in_c() {
 #[test]
 fn a_plugin_that_does_not_wipe_is_found_out() {
     let folder = trusted_folder();
-    let source = folder.path().join("keep.c");
+    let seen = seen(&folder, &unwiped(&folder));
+    assert!(seen.hits > 0, "{seen:?}");
+}
+
+/// The jar in C, whose wiping does nothing.
+fn unwiped(folder: &TempDir) -> PathBuf {
+    let source = folder.path().join("unwiped.c");
     let keep = "#include <stddef.h>\nvoid wipe_nothing(void *a, size_t b);\nvoid wipe_nothing(void *a, size_t b) { (void)a, (void)b; }\n";
     std::fs::write(&source, keep).expect("written");
     let more = [
         "-Dexplicit_bzero=wipe_nothing",
         source.to_str().expect("text"),
     ];
-    let seen = seen(&folder, &jar(&folder, &more), &[]);
-    assert!(seen.hits > 0, "{seen:?}");
+    jar(folder, &more)
 }
 
 #[test]
 fn nothing_is_left_by_a_plugin_in_rust() {
     let folder = trusted_folder();
-    let seen = seen(
-        &folder,
-        &built(&folder, "libkeyhaul_plugin_example.so"),
-        &[],
-    );
+    let seen = seen(&folder, &in_rust(&folder));
     assert_eq!(seen.hits, 0, "{seen:?}");
     // Its own blocks are seen, which an allocator of this program's would not do.
     assert!(seen.of_plugin > 0, "{seen:?}");
@@ -75,7 +79,7 @@ fn nothing_is_left_by_the_plugin_of_systemds_credentials() {
     let place = folder.path().join("credentials");
     let options = format!("folder={}\nkey=host\ncreate=true", place.display());
     let library = built(&folder, "libkeyhaul_systemd_creds.so");
-    let seen = seen(&folder, &library, &[(OPTIONS, &options)]);
+    let seen = seen_with(&folder, &library, &[(OPTIONS, &options)]);
     assert_eq!(seen.hits, 0, "{seen:?}");
     assert!(seen.of_plugin > 0, "{seen:?}");
 }
@@ -105,27 +109,56 @@ fn nothing_is_left_by_the_plugin_of_tokens() {
     );
     let library = built(&folder, "libkeyhaul_pkcs11.so");
     let variables = [(OPTIONS, options.as_str()), ("SOFTHSM2_CONF", config)];
-    let seen = seen(&folder, &library, &variables);
+    let seen = seen_with(&folder, &library, &variables);
     assert_eq!(seen.hits, 0, "{seen:?}");
     assert!(seen.of_plugin > 0, "{seen:?}");
 }
 
-/// A library of this working tree, where it may be loaded from.
-fn built(folder: &TempDir, name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("this program");
-    let (built, library) = (test.with_file_name(name), folder.path().join("libjar.so"));
-    std::fs::copy(&built, &library).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
-    library
+/// keyhaul's own memory, while the program runs that it started with secrets from the plugin.
+fn nothing_is_left_in_memory(library: &Path) {
+    let house = House::new();
+    let contents = house.outside().join("contents");
+    let canary = house.canary().bytes();
+    let large = canary.repeat(1300);
+    let text = [b"web01/root ", canary, b"\nweb01/large ", &large, b"\n"].concat();
+    private_file(&contents, &text);
+    house.policy(&format!(
+        "version = 1\n[stores.jar]\nurl = \"plugin://{}\"\n\
+         options = {{ contents = \"file:{}\" }}\n[[routes]]\nmatch = \"**\"\nstore = \"jar\"\n",
+        library.display(),
+        contents.display(),
+    ));
+    own_memory(&house, &["--channel", "pipe"]);
+    house.end(&[]);
 }
 
-fn private_file(path: &Path, content: &[u8]) {
-    std::fs::write(path, content).expect("written");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(path, mode).expect("mode");
+#[test]
+fn nothing_is_left_in_keyhauls_memory_by_a_plugin_in_c() {
+    let folder = trusted_folder();
+    nothing_is_left_in_memory(&jar(&folder, &[]));
+}
+
+#[test]
+fn nothing_is_left_in_keyhauls_memory_by_a_plugin_in_rust() {
+    let folder = trusted_folder();
+    nothing_is_left_in_memory(&in_rust(&folder));
+}
+
+/// The control: what a plugin does not wipe is found there, too.
+#[test]
+#[should_panic(expected = "the canary")]
+fn what_a_plugin_leaves_in_keyhauls_memory_is_found() {
+    let folder = trusted_folder();
+    nothing_is_left_in_memory(&unwiped(&folder));
 }
 
 /// What is given back while the work below is done in a process of its own.
-fn seen(folder: &TempDir, library: &Path, variables: &[(&str, &str)]) -> Seen {
+fn seen(folder: &TempDir, library: &Path) -> Seen {
+    seen_with(folder, library, &[])
+}
+
+/// The same with more in the environment of that process.
+fn seen_with(folder: &TempDir, library: &Path, variables: &[(&str, &str)]) -> Seen {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plugins/scan.c");
     let scan = compile(folder, "libscan.so", &["-std=gnu11", "-O2"], &source);
     let done = Command::new(std::env::current_exe().expect("this program"))
@@ -178,6 +211,7 @@ fn the_work() {
             )
         }
     };
+
     begin(&pieces);
     work(&library, &options, begun, &put);
     let [hits, blocks, of_plugin] = end();
@@ -228,6 +262,24 @@ fn work(library: &Path, options: &str, begun: Option<&Needle>, put: &Needle) {
             done.expect("deleted");
         }
     });
+}
+
+/// The jar in Rust.
+fn in_rust(folder: &TempDir) -> PathBuf {
+    built(folder, "libkeyhaul_plugin_example.so")
+}
+
+/// A library that cargo has built beside this program, where it may be loaded from.
+fn built(folder: &TempDir, name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("this program");
+    let (built, library) = (test.with_file_name(name), folder.path().join("libjar.so"));
+    std::fs::copy(&built, &library).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
+    library
+}
+
+fn private_file(path: &Path, content: &[u8]) {
+    std::fs::write(path, content).expect("written");
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).expect("mode");
 }
 
 /// The jar in C, compiled as its first lines say.

@@ -68,6 +68,9 @@ struct Said {
     #[serde(skip_serializing_if = "Option::is_none")]
     summary: Option<String>,
     interface: String,
+    /// The functions that a library has: what has none it cannot do, whatever it says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    functions: Option<Vec<String>>,
     options: Vec<Takes>,
 }
 
@@ -185,6 +188,13 @@ async fn library(path: &Path, config: &StoreConfig, until: Instant) -> Findings 
         version: loaded.version,
         summary: Some(loaded.summary).filter(|text| !text.is_empty()),
         interface: format!("{}.{}", loaded.interface.0, loaded.interface.1),
+        functions: Some(
+            loaded
+                .functions
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect(),
+        ),
         options: loaded.options.iter().map(takes).collect(),
     });
     findings.open(factory.open(config), until).await;
@@ -213,13 +223,14 @@ async fn program(
         kind: option.kind.clone(),
         required: Some(option.required),
         default: None,
-        help: None,
+        help: Some(option.help.clone()).filter(|text| !text.is_empty()),
     };
     findings.said = Some(Said {
         name: said.name,
         version: said.version,
         summary: None,
         interface: said.protocol.to_string(),
+        functions: None,
         options: said.options.iter().map(takes).collect(),
     });
     let store = ProcessFactory.store(config);
@@ -293,6 +304,8 @@ fn print(findings: &Findings) -> Result<()> {
         Kind::Program => "protocol",
     };
     fields.push_some(interface, said.map(|said| &said.interface));
+    let functions = said.and_then(|said| said.functions.as_ref());
+    fields.push_some("functions", functions.map(|names| names.join(" ")));
     fields.push_some(
         "can",
         findings.capabilities.as_ref().map(|can| can.join(" ")),

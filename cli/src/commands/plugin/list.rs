@@ -93,7 +93,11 @@ pub fn run(global: &Global, arguments: &Arguments) -> Outcome<u8> {
         }
     })?;
     let broken = match end {
-        End::Done => None,
+        End::Done if begun.is_none() => None,
+        End::Done => {
+            let rule = "the plugin ended keyhaul, as no library may";
+            Some(Error::new(ErrorKind::Internal, rule))
+        }
         End::Failed(status) => return Err(Failure::silent(status)),
         End::Crashed(how) => {
             let rule = format!("the plugin crashed keyhaul: {how}");

@@ -63,7 +63,6 @@ pub fn watch<E: DeserializeOwned>(
         .args(["plugin", task])
         .args(passed_on(global))
         .args(words)
-        .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     let pid = Pid::from_child(&child);

@@ -21,7 +21,8 @@ pub(crate) struct Answer<'l> {
     value: Option<&'l RawValue>,
     #[serde(borrow)]
     base64: Option<&'l RawValue>,
-    error: Option<Refusal>,
+    #[serde(borrow)]
+    error: Option<Refusal<'l>>,
     metadata: Option<Known>,
     secrets: Option<Vec<String>>,
     folders: Option<Vec<String>>,
@@ -54,9 +55,9 @@ impl<'l> Answer<'l> {
     ///
     /// # Errors
     /// The plugin's own; `Corrupt` where a value or its metadata are not as they should be.
-    pub(crate) fn reply(self, clean: impl Fn(&str) -> String) -> Result<Reply> {
+    pub(crate) fn reply(self, clean: impl Fn(&[u8]) -> String) -> Result<Reply> {
         if let Some(refusal) = self.error {
-            return Err(refusal.error(clean));
+            return Err(refusal.error(clean)?);
         }
         let value = match (self.value, self.base64) {
             (Some(_), Some(_)) => return Err(corrupt("the answer has its value twice")),
@@ -77,7 +78,7 @@ impl<'l> Answer<'l> {
 }
 
 fn text_of(raw: &RawValue) -> Result<SecretBytes> {
-    json::unescape(raw.get())?.ok_or_else(|| corrupt("the answer's value is no text"))
+    json::unescape(raw.get())?.ok_or_else(|| corrupt("the answer has something else for a text"))
 }
 
 fn decoded(text: SecretBytes) -> Result<SecretBytes> {
@@ -95,35 +96,43 @@ fn decoded(text: SecretBytes) -> Result<SecretBytes> {
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 const LONGEST_LEASE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// A plugin's refusal.
+/// A plugin's refusal. Its words can hold a value by mistake, and so are read like one.
 #[derive(Deserialize)]
-struct Refusal {
+struct Refusal<'l> {
     kind: String,
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    advice: Option<String>,
+    #[serde(borrow)]
+    message: Option<&'l RawValue>,
+    #[serde(borrow)]
+    advice: Option<&'l RawValue>,
     /// Milliseconds.
     #[serde(default, rename = "retry-after-ms")]
     retry_after: Option<u64>,
 }
 
-impl Refusal {
-    fn error(self, clean: impl Fn(&str) -> String) -> Error {
+impl Refusal<'_> {
+    /// What it refuses with.
+    ///
+    /// # Errors
+    /// `Corrupt` where its words are no text.
+    fn error(self, clean: impl Fn(&[u8]) -> String) -> Result<Error> {
         let words: Vec<_> = self.kind.split('-').map(capital).collect();
         let kind = ErrorKind::from_name(&words.concat());
-        let message = match self.message.is_empty() {
-            true => "the plugin gives no reason".to_owned(),
-            false => clean(&self.message),
+        let words = |raw: Option<&RawValue>| -> Result<Option<String>> {
+            let text = raw.map(text_of).transpose()?;
+            Ok(text
+                .filter(|text| !text.is_empty())
+                .map(|text| clean(text.expose())))
         };
+        let message = words(self.message)?;
+        let message = message.unwrap_or_else(|| "the plugin gives no reason".to_owned());
         let mut error = Error::new(kind.unwrap_or(ErrorKind::Internal), message);
-        if let Some(advice) = self.advice.filter(|advice| !advice.is_empty()) {
-            error = error.with_advice(clean(&advice));
+        if let Some(advice) = words(self.advice)? {
+            error = error.with_advice(advice);
         }
-        match self.retry_after {
+        Ok(match self.retry_after {
             Some(wait) => error.with_retry_after(Duration::from_millis(wait).min(LONGEST_WAIT)),
             None => error,
-        }
+        })
     }
 }
 
@@ -178,8 +187,12 @@ mod tests {
 
     use super::*;
 
+    fn shown(words: &[u8]) -> String {
+        String::from_utf8_lossy(words).into_owned()
+    }
+
     fn reply(line: &str) -> Result<Reply> {
-        Answer::parse(line.as_bytes())?.reply(str::to_owned)
+        Answer::parse(line.as_bytes())?.reply(shown)
     }
 
     fn value(line: &str) -> Vec<u8> {
@@ -279,7 +292,7 @@ mod tests {
         fn no_line_makes_the_host_panic(line: Vec<u8>, text in "\\PC*") {
             for value in [&line[..], text.as_bytes()] {
                 if let Ok(answer) = Answer::parse(value) {
-                    let _ = answer.reply(str::to_owned);
+                    let _ = answer.reply(shown);
                 }
             }
         }

@@ -30,6 +30,9 @@ pub(crate) struct Declared {
     pub(crate) kind: String,
     #[serde(default)]
     pub(crate) required: bool,
+    /// What it is for, for people.
+    #[serde(default)]
+    pub(crate) help: String,
 }
 
 impl Hello {
@@ -62,6 +65,18 @@ impl Hello {
                     Self::MAX_NAME
                 )));
             }
+        }
+        // They are shown to people, in the error for an unknown one too.
+        let named = |option: &Declared| (1..=Self::MAX_NAME).contains(&option.name.len());
+        let tame = |option: &Declared| {
+            let texts = [&option.name, &option.kind, &option.help];
+            named(option) && !texts.iter().any(|text| text.contains(char::is_control))
+        };
+        if !wire.options.iter().all(tame) {
+            return Err(no_plugin(format!(
+                "the name of a plugin's option has 1 to {} bytes, and no text of it control characters",
+                Self::MAX_NAME
+            )));
         }
         let max_value = wire.max_value.unwrap_or(DEFAULT_MAX_VALUE);
         Ok(Self {
@@ -144,6 +159,18 @@ mod tests {
             (
                 r#"{"keyhaul":1,"name":"x","version":"hunter2\n","capabilities":[]}"#,
                 "plugin's version",
+            ),
+            (
+                r#"{"keyhaul":1,"name":"x","version":"1","capabilities":[],"options":[{"name":"hunter2\u001b[2J"}]}"#,
+                "plugin's option",
+            ),
+            (
+                r#"{"keyhaul":1,"name":"x","version":"1","capabilities":[],"options":[{"name":"x","help":"hunter2\n"}]}"#,
+                "plugin's option",
+            ),
+            (
+                r#"{"keyhaul":1,"name":"x","version":"1","capabilities":[],"options":[{"name":""}]}"#,
+                "plugin's option",
             ),
         ];
         for (line, rule) in refused {

@@ -1,8 +1,8 @@
 //! The protocol's words: one JSON object a line, version 1.
 //!
-//! Both ends are told in `docs/plugin-process.md`, whose examples a test reads. A value is in a line as base64, or from a
-//! plugin as text; it is read straight into locked memory, since serde_json only finds where it
-//! stands.
+//! Both ends are told in `docs/plugin-process.md`, whose examples a test reads. A value is in a line
+//! as base64, or from a plugin as text; it is read straight into locked memory, since serde_json only
+//! finds where it stands.
 
 mod answer;
 mod hello;
@@ -80,7 +80,7 @@ mod tests {
         for (line, good) in answers.iter().zip([true, true, false]) {
             let reply = Answer::parse(line.as_bytes())
                 .expect("an answer")
-                .reply(str::to_owned);
+                .reply(|words| String::from_utf8_lossy(words).into_owned());
             assert_eq!(
                 reply.is_ok_and(|reply| reply.value.is_some()),
                 good,
