@@ -14,6 +14,7 @@ use keyhaul_core::{
 };
 use keyhaul_plugin_example::JarFactory;
 use keyhaul_plugin_host::PluginFactory;
+use keyhaul_plugin_process::ProcessFactory;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -37,15 +38,16 @@ pub fn rows(_: &Ground) -> Vec<Row> {
     let url = format!("plugin://{}", library(&folder).display());
     let library = Registry::new().with(PluginFactory::default());
     let library = filled(&runtime, library.open(&config(&url)));
+    let url = format!("plugin+exec://{}", program(&folder).display());
+    let program = Registry::new().with(ProcessFactory);
+    let program = filled(&runtime, program.open(&config(&url)));
+    let (interface, pipes) = ("the C interface", "the process protocol");
+    let most = [20, 40].map(Duration::from_micros);
     vec![
-        beside_direct(
-            &runtime,
-            "the C interface",
-            &library,
-            &direct,
-            Duration::from_micros(20),
-        ),
-        crowd(&runtime, "the C interface", &library, &direct),
+        beside_direct(&runtime, interface, &library, &direct, most[0]),
+        beside_direct(&runtime, pipes, &program, &direct, most[1]),
+        crowd(&runtime, interface, &library, &direct),
+        crowd(&runtime, pipes, &program, &direct),
     ]
 }
 
@@ -161,6 +163,16 @@ fn library(folder: &TempDir) -> PathBuf {
         .map(|programs| programs.join("deps").join(NAME));
     let built = built.expect("the folder of programs");
     let path = folder.path().join(NAME);
+    fs::copy(&built, &path).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
+    path
+}
+
+/// The same example as a program, which lies beside this one.
+fn program(folder: &TempDir) -> PathBuf {
+    const NAME: &str = "keyhaul-bench-jar";
+    let here = std::env::current_exe().expect("this program");
+    let path = folder.path().join(NAME);
+    let built = here.with_file_name(NAME);
     fs::copy(&built, &path).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
     path
 }
