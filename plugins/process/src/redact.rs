@@ -57,7 +57,13 @@ impl Redactor {
         if piece.len() < SHORTEST || self.0.is_fresh(piece) {
             return;
         }
-        forms::each(piece, |form| self.0.add(form));
+        let mut add = |form: &[u8]| {
+            // The letters of a value that is no text can be few.
+            if form.len() >= SHORTEST {
+                self.0.add(form);
+            }
+        };
+        forms::each(piece, &mut add);
     }
 
     /// `words` as text of one line, of at most `limit` characters, without any value remembered.
@@ -175,6 +181,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_bytes_can_be_remembered_and_are_taken_out(value: Vec<u8>) {
+            prop_assume!(value.len() >= SHORTEST && !value.contains(&b'~'));
+            let mut redactor = Redactor::new().expect("randomness");
+            redactor.remember(&SecretBytes::copy_from(&value));
+            let words = [b"~", &value[..], b"~"].concat();
+            prop_assert_eq!(redactor.clean(&words, 999), format!("~{REDACTED}~"));
+            prop_assert_eq!(redactor.clean(b"a b, c", 99), "a b, c");
+        }
+
         #[test]
         fn no_value_survives_wherever_it_stands(
             value in "[a-z]{4,300}",
