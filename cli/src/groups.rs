@@ -15,7 +15,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ),
     (
         "The policy and its stores",
-        &["check", "explain", "store", "login", "logout"],
+        &["check", "explain", "store", "plugin", "login", "logout"],
     ),
     (
         "A key service: who may read what",
@@ -24,7 +24,6 @@ const GROUPS: &[(&str, &[&str])] = &[
         ],
     ),
     ("A key service of your own", &["serve", "pki"]),
-    ("A store from a plugin", &["plugin"]),
     ("About keyhaul", &["help", "completions", "man"]),
 ];
 

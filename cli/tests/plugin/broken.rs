@@ -79,6 +79,7 @@ fn a_library_that_crashes_is_said_to_and_where() {
     let first = "a listing has all that is below its prefix, in byte order, and nothing else";
     assert_eq!(failed(&report), [first]);
     assert_eq!(report["crashed"], "signal 11 (SIGSEGV)");
+    assert_eq!(report["broken_off"], first);
     assert!(report["not_run"].as_u64() > Some(0));
     assert!(report["passed"].as_u64() > Some(10));
     assert!(

@@ -181,7 +181,7 @@ fn help_knows_plugins() {
         .ok()
         .prints("--options-file");
     let help = site.keyhaul(&["--help"]).ok();
-    help.prints("A store from a plugin:\n  plugin ");
+    help.prints("\n  plugin       Look at plugins");
     // What is only for ourselves is nobody's to see.
     for shell in ["bash", "zsh", "fish"] {
         let script = site

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::super::kind::Kind;
 use super::super::words::Words;
 use super::{Event, Facts, Trial};
-use crate::failure::{Failure, Outcome, status_of};
+use crate::failure::{Failure, Outcome};
 use crate::output::{self, Format, Style};
 
 /// What came of a plugin's trials.
@@ -31,6 +31,9 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     crashed: Option<String>,
     time_is_up: bool,
+    /// The trial that was under way then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broken_off: Option<String>,
     trials: Vec<Trial>,
     #[serde(skip)]
     chosen: usize,
@@ -51,6 +54,7 @@ impl Report {
             not_run: 0,
             crashed: None,
             time_is_up: false,
+            broken_off: None,
             trials: Vec::new(),
             chosen: 0,
             running: None,
@@ -81,7 +85,7 @@ impl Report {
             }
             Event::TimeUp => {
                 self.time_is_up = true;
-                self.broken_off("the time for all trials was over first");
+                self.break_off("the time for all trials was over first");
             }
         }
         self.count();
@@ -100,14 +104,15 @@ impl Report {
             None => "between the trials, or at the end",
         };
         let came = format!("{who} crashed keyhaul: {how}, {when}");
-        self.broken_off(&came);
+        self.break_off(&came);
         self.crashed = Some(how);
         self.count();
     }
 
     /// The trial that was under way has failed.
-    fn broken_off(&mut self, came: &str) {
+    fn break_off(&mut self, came: &str) {
         if let Some(name) = self.running.take() {
+            self.broken_off = Some(name.clone());
             self.trials.push(Trial {
                 name,
                 passed: false,
@@ -163,11 +168,8 @@ impl Report {
         }
         let mut errors = Vec::new();
         if let Some(how) = &self.crashed {
-            let rule = match self.trials.last().filter(|trial| !trial.passed) {
-                Some(trial) => format!(
-                    "the plugin crashed keyhaul: {how}, in the trial {:?}",
-                    trial.name
-                ),
+            let rule = match &self.broken_off {
+                Some(trial) => format!("the plugin crashed keyhaul: {how}, in the trial {trial:?}"),
                 None => format!("the plugin crashed keyhaul: {how}"),
             };
             let error = Error::new(ErrorKind::Internal, rule);
@@ -182,7 +184,7 @@ impl Report {
                 error.with_advice("give it longer by --deadline, or see where the plugin hangs"),
             );
         }
-        let broke = self.failed > usize::from(self.crashed.is_some() || self.time_is_up);
+        let broke = self.failed > usize::from(self.broken_off.is_some());
         if !errors.is_empty() {
             if broke {
                 errors.push(self.broken());
@@ -192,11 +194,7 @@ impl Report {
         if broke {
             return Err(self.broken().into());
         }
-        match self.passed {
-            // Nothing was shown.
-            0 => Ok(status_of(None, [ErrorKind::Internal])),
-            _ => Ok(0),
-        }
+        Ok(0)
     }
 
     fn broken(&self) -> Error {
