@@ -30,7 +30,8 @@
 //! - Within a process, a write is alone with the library: SoftHSM 2.6 shows an object that is being
 //!   made to other threads, in part, and fails to make one while they search. Stores of one factory
 //!   keep each other's turns. Between processes it does neither; but a search beside a writer can
-//!   find nothing where there always was something, so that nothing is looked for three times.
+//!   find nothing where there always was something, so that a read that finds nothing looks again,
+//!   for 75 ms in all. A listing does not: it can miss a secret in the moment it is replaced.
 //! - The library is loaded once, told to lock for threads (`CKF_OS_LOCKING_OK`), and neither
 //!   finalised nor unloaded: others in the process may use it. A forked child that goes on without
 //!   `exec` may not use the store, as PKCS#11 says of the library.

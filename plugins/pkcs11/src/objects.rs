@@ -1,6 +1,8 @@
 //! Secrets as data objects: found by application and label, replaced by later ones.
 
 use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
 
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use keyhaul_core::{Error, ErrorKind, SecretBytes, SecretPath, wipe};
@@ -12,8 +14,9 @@ use crate::turn::Turn;
 /// How often an object that vanished between finding and reading it is looked for anew.
 const ATTEMPTS: usize = 16;
 
-/// How often is searched before nothing is nothing.
-const SEARCHES: usize = 3;
+/// After how many milliseconds is searched anew before nothing is nothing. A program that destroys the older
+/// object of two may be held up in the midst of it, and SoftHSM then finds neither.
+const PAUSES: [u64; 4] = [5, 10, 20, 40];
 
 /// The value of the secret at `path`.
 pub(crate) fn read(desk: &Desk<'_>, path: &SecretPath) -> Result<SecretBytes, Failure> {
@@ -35,7 +38,7 @@ pub(crate) fn read(desk: &Desk<'_>, path: &SecretPath) -> Result<SecretBytes, Fa
 
 /// Whether there is a secret at `path`.
 pub(crate) fn exists(desk: &Desk<'_>, path: &SecretPath) -> Result<bool, Failure> {
-    Ok(!find(desk, &of_path(desk, path))?.is_empty())
+    Ok(!of_path_by_now(desk, path)?.is_empty())
 }
 
 /// Writes the secret at `path`: first the new object, then the older ones go.
@@ -74,12 +77,7 @@ pub(crate) fn delete(desk: &Desk<'_>, path: &SecretPath) -> Result<(), Failure> 
 /// The paths of all secrets, in no order. Labels that no path can be are somebody else's.
 pub(crate) fn paths(desk: &Desk<'_>) -> Result<BTreeSet<SecretPath>, Failure> {
     let mut paths = BTreeSet::new();
-    // One that is being replaced in another process may be missing in the one or the other.
-    let mut objects = find(desk, &all(desk))?;
-    objects.extend(find(desk, &all(desk))?);
-    let mut seen = BTreeSet::new();
-    objects.retain(|object| seen.insert(object.handle()));
-    for object in objects {
+    for object in desk.session.find_objects(&all(desk))? {
         let attributes = match attributes(desk, object, AttributeType::Label) {
             Err(failure) if failure.is_gone() => continue,
             attributes => attributes?,
@@ -100,31 +98,33 @@ pub(crate) fn paths(desk: &Desk<'_>) -> Result<BTreeSet<SecretPath>, Failure> {
     Ok(paths)
 }
 
-/// What there is of this kind. Beside a writer in another process, a search can come too early for
-/// the new object and too late for the old one: only what is not found again and again is not there.
-fn find(desk: &Desk<'_>, template: &[Attribute]) -> Result<Vec<ObjectHandle>, Failure> {
-    for _ in 1..SEARCHES {
-        let found = desk.session.find_objects(template)?;
-        if !found.is_empty() {
-            return Ok(found);
-        }
-    }
-    Ok(desk.session.find_objects(template)?)
-}
-
 fn newest(desk: &Desk<'_>, path: &SecretPath) -> Result<Option<ObjectHandle>, Failure> {
-    let found = find(desk, &of_path(desk, path))?;
+    let found = of_path_by_now(desk, path)?;
     // Mostly there is one, and its turn need not be asked for.
     if let [] | [_] = found.as_slice() {
         return Ok(found.first().copied());
     }
-    Ok(in_turn(desk, path)?.pop().map(|(_, object)| object))
+    let latest = in_turn(desk, path)?.pop();
+    latest.map(|(_, object)| Some(object)).ok_or(Failure::Moved)
+}
+
+/// The objects of a path, in no order; nothing only where that stays so for a moment.
+fn of_path_by_now(desk: &Desk<'_>, path: &SecretPath) -> Result<Vec<ObjectHandle>, Failure> {
+    let template = of_path(desk, path);
+    for pause in PAUSES {
+        let found = desk.session.find_objects(&template)?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        thread::sleep(Duration::from_millis(pause));
+    }
+    Ok(desk.session.find_objects(&template)?)
 }
 
 /// The objects of a path, the latest last.
 fn in_turn(desk: &Desk<'_>, path: &SecretPath) -> Result<Vec<(Turn, ObjectHandle)>, Failure> {
     let mut objects = Vec::new();
-    for object in find(desk, &of_path(desk, path))? {
+    for object in desk.session.find_objects(&of_path(desk, path))? {
         let attributes = match attributes(desk, object, AttributeType::ObjectId) {
             Err(failure) if failure.is_gone() => continue,
             attributes => attributes?,

@@ -99,6 +99,9 @@ async fn two_processes_that_write_at_the_same_time_lose_nothing() {
     if let Ok(name) = std::env::var(NAME) {
         let hsm = Hsm::existing("vms");
         let store = hsm.store();
+        store.probe().await.expect("logged in");
+        writeln!(std::io::stdout(), "ready").expect("heard");
+        std::io::stdin().lines().next();
         for n in 1..=EACH {
             let (own, value) = (path(&format!("{name}/{n}")), secret(&nth(n)));
             let options = PutOptions::default();
@@ -113,14 +116,27 @@ async fn two_processes_that_write_at_the_same_time_lose_nothing() {
     let hsm = Hsm::new("vms");
     let store = hsm.store();
     put(&*store, 1).await;
+    // SoftHSM looks for its tokens once, as it starts, and one that is written to in that moment it
+    // may take for none. So both have started before either writes.
     let mut writers = ["left", "right"].map(|name| {
-        Command::new(std::env::current_exe().expect("itself"))
+        let mut writer = Command::new(std::env::current_exe().expect("itself"))
             .args(["--exact", TEST, "--nocapture"])
             .env(NAME, name)
-            .stdout(Stdio::null())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
-            .expect("a writer")
+            .expect("a writer");
+        let output = BufReader::new(writer.stdout.take().expect("a pipe"));
+        let mut lines = output.lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.ends_with("ready")), "it ended");
+        // What it says at its end is said to somebody.
+        thread::spawn(move || lines.for_each(drop));
+        writer
     });
+    for writer in &mut writers {
+        let mut input = writer.stdin.take().expect("a pipe");
+        writeln!(input, "go").expect("heard");
+    }
     let mut seen = 0;
     while writers
         .iter_mut()

@@ -7,7 +7,7 @@
  *   locked         the token says that its PIN is locked
  *   read-only      the token says that it takes no writes
  *   removed        the token is taken out: its sessions and its login are gone
- *   two-sessions   the token gives out two sessions at most
+ *   two-sessions   the token gives out two sessions at most, and searches take a while
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -135,6 +135,8 @@ static word find_init(word session, void *template, word count) {
     called("C_FindObjectsInit");
     while (there_is("hang"))
         usleep(1000);
+    if (there_is("two-sessions"))
+        usleep(2000);
     return next(session, template, count);
 }
 
