@@ -166,8 +166,9 @@ impl PyKmip {
         self.daemon = Some(Daemon::start(&python(), &arguments, &environment, &log));
         let mut up = false;
         eventually("PyKMIP listens", LIMIT, || {
-            up = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
-                && self.log().contains("Loading policy: shown");
+            // The log first: a connection that comes to nothing fills it.
+            up = self.log().contains("Loading policy: shown")
+                && TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok();
             up || !self.running().is_alive()
         });
         up
