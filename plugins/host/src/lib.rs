@@ -111,6 +111,19 @@ impl PluginFactory {
         loaded.map(|library| Loaded::from(&**library)).collect()
     }
 
+    /// Loads the plugin that a store of the policy names, as the store's first request would; the
+    /// stores of this factory then share it. Opens no store. Blocks.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where the store's url or pin is wrong, and the rule that the library breaks;
+    /// with the store's place.
+    pub fn load(&self, config: &StoreConfig) -> Result<Loaded> {
+        let library = Settings::new(config)
+            .and_then(|settings| self.plugin(&settings.path, settings.pin).library());
+        let library = library.map_err(|error| error.with_place(&config.place))?;
+        Ok(Loaded::from(&*library))
+    }
+
     /// Loads the plugin at `path` without a policy, by the same rules, and opens no store. Blocks.
     ///
     /// It is loaded anew each time, and stays loaded: its constructors run, and its entry. [`examine`]

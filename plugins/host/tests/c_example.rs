@@ -8,7 +8,7 @@ use std::sync::Arc;
 use keyhaul_conformance::Handles;
 use keyhaul_core::layers::{LayerSettings, standard};
 use keyhaul_core::registry::{Options, Value};
-use keyhaul_core::{ErrorKind, Recipe, SecretPath, SecretStore};
+use keyhaul_core::{ErrorKind, Recipe, SecretPath, SecretStore, StoreConfig};
 use keyhaul_plugin_host::PluginFactory;
 use support::{Folder, compile, open, open_pinned, options};
 
@@ -79,6 +79,37 @@ async fn the_jar_begins_with_its_contents() {
     let error = store.probe().await.expect_err("not there");
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert!(error.message().contains("/nonexistent/contents"), "{error}");
+}
+
+/// As the policy names it, and without a store.
+#[test]
+fn a_stores_plugin_is_loaded_by_the_stores_settings() {
+    let folder = Folder::new();
+    let path = jar(&folder);
+    let factory = PluginFactory::default();
+    let config = |pin: Option<&str>| {
+        let pin = pin.map(|pin| ("sha256", Value::Text(pin.into())));
+        let url = format!("plugin://{}", path.display());
+        StoreConfig::new(
+            "jar",
+            &url,
+            options(&Vec::from_iter(pin)),
+            "keyhaul.toml:1:1",
+        )
+    };
+    let loaded = factory.load(&config(None).expect("valid")).expect("loaded");
+    assert_eq!(
+        (loaded.name.as_str(), loaded.interface),
+        ("jar-in-c", (1, 0))
+    );
+    let functions = "open close capabilities get stat put remove list";
+    assert_eq!(loaded.functions.join(" "), functions);
+    assert_eq!(factory.loaded().len(), 1);
+    let other = config(Some(&"0".repeat(64))).expect("valid");
+    let error = factory.load(&other).expect_err("another digest");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert_eq!(error.context().place.as_deref(), Some("keyhaul.toml:1:1"));
+    assert_eq!(factory.loaded().len(), 1);
 }
 
 #[tokio::test]

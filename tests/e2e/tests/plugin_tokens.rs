@@ -1,5 +1,5 @@
-//! Disks opened with passphrases from plugins: out of a PKCS#11 token, and out of credentials of
-//! systemd's.
+//! Disks opened with passphrases from plugins: out of a PKCS#11 token, out of credentials of systemd's,
+//! and from a KMIP server.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,6 +9,7 @@ use std::process::Command;
 use keyhaul_e2e::{
     Disk, PASSPHRASE, Site, Vm, WRONG_PASSPHRASE, finish, finish_with, plugin, program,
 };
+use keyhaul_servers::PyKmip;
 use tempfile::TempDir;
 
 /// A folder as plugins may lie in: nobody else can write it, nor any above it.
@@ -137,4 +138,25 @@ fn a_vm_opens_its_disk_with_a_passphrase_from_a_credential() {
         .arg("-");
     let done = finish(&mut decrypt).ok();
     assert_eq!(done.stdout, PASSPHRASE.as_bytes());
+}
+
+#[test]
+fn a_vm_opens_its_disk_with_a_passphrase_from_a_kmip_server() {
+    let server = PyKmip::start();
+    let (certificate, key) = server.client("web");
+    let options = format!(
+        "url = \"{}\", ca-cert = \"{}\", client-cert = \"{}\", client-key = \"file:{}\"",
+        server.url(),
+        server.ca_path().display(),
+        certificate.display(),
+        key.display()
+    );
+    let deployment = Deployment::new(Site::new(), "keyhaul-kmip", &options);
+    deployment.opens_a_disk();
+
+    // It is the server's: its own client reads it too.
+    let hex = |byte: &u8| format!("{byte:02x}");
+    let hex: String = PASSPHRASE.as_bytes().iter().map(hex).collect();
+    let read = server.ask(&(certificate, key), &["get", "web01.root"]);
+    assert_eq!(read, format!("SecretData {hex}"));
 }

@@ -21,6 +21,8 @@ use tempfile::TempDir;
 
 /// Where a test's process finds the library, and its contents.
 const LIBRARY: &str = "KEYHAUL_TEST_LIBRARY";
+/// And, where there are, the plugin's options: one in a line, its name before `=`.
+const OPTIONS: &str = "KEYHAUL_TEST_OPTIONS";
 const PIECE: usize = 12;
 
 /// What was given back.
@@ -71,6 +73,47 @@ fn nothing_is_left_by_a_plugin_in_rust() {
     assert!(seen.of_plugin > 0, "{seen:?}");
 }
 
+#[test]
+fn nothing_is_left_by_the_plugin_of_systemds_credentials() {
+    let folder = trusted_folder();
+    let place = folder.path().join("credentials");
+    let options = format!("folder={}\nkey=host\ncreate=true", place.display());
+    let library = built(&folder, "libkeyhaul_systemd_creds.so");
+    let seen = seen_with(&folder, &library, &[(OPTIONS, &options)]);
+    assert_eq!(seen.hits, 0, "{seen:?}");
+    assert!(seen.of_plugin > 0, "{seen:?}");
+}
+
+/// SoftHSM is in the process, too, and is looked at as well.
+#[test]
+fn nothing_is_left_by_the_plugin_of_tokens() {
+    let folder = trusted_folder();
+    let (config, pin) = (
+        folder.path().join("softhsm2.conf"),
+        folder.path().join("pin"),
+    );
+    let tokens = format!("directories.tokendir = {}\n", folder.path().display());
+    std::fs::write(&config, tokens).expect("written");
+    private_file(&pin, b"1234-user");
+    let config = config.to_str().expect("text");
+    let made = Command::new("softhsm2-util")
+        .args(["--init-token", "--free", "--label", "vms"])
+        .args(["--so-pin", "5678-officer", "--pin", "1234-user"])
+        .env("SOFTHSM2_CONF", config)
+        .output()
+        .unwrap_or_else(|error| panic!("softhsm2-util: {error}; apt-get install softhsm2"));
+    assert!(made.status.success(), "{made:?}");
+    let options = format!(
+        "module=/usr/lib/softhsm/libsofthsm2.so\ntoken=vms\npin=file:{}",
+        pin.display()
+    );
+    let library = built(&folder, "libkeyhaul_pkcs11.so");
+    let variables = [(OPTIONS, options.as_str()), ("SOFTHSM2_CONF", config)];
+    let seen = seen_with(&folder, &library, &variables);
+    assert_eq!(seen.hits, 0, "{seen:?}");
+    assert!(seen.of_plugin > 0, "{seen:?}");
+}
+
 /// keyhaul's own memory, while the program runs that it started with secrets from the plugin.
 fn nothing_is_left_in_memory(library: &Path) {
     let house = House::new();
@@ -78,8 +121,7 @@ fn nothing_is_left_in_memory(library: &Path) {
     let canary = house.canary().bytes();
     let large = canary.repeat(1300);
     let text = [b"web01/root ", canary, b"\nweb01/large ", &large, b"\n"].concat();
-    std::fs::write(&contents, text).expect("written");
-    std::fs::set_permissions(&contents, PermissionsExt::from_mode(0o600)).expect("mode");
+    private_file(&contents, &text);
     house.policy(&format!(
         "version = 1\n[stores.jar]\nurl = \"plugin://{}\"\n\
          options = {{ contents = \"file:{}\" }}\n[[routes]]\nmatch = \"**\"\nstore = \"jar\"\n",
@@ -112,12 +154,18 @@ fn what_a_plugin_leaves_in_keyhauls_memory_is_found() {
 
 /// What is given back while the work below is done in a process of its own.
 fn seen(folder: &TempDir, library: &Path) -> Seen {
+    seen_with(folder, library, &[])
+}
+
+/// The same with more in the environment of that process.
+fn seen_with(folder: &TempDir, library: &Path, variables: &[(&str, &str)]) -> Seen {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plugins/scan.c");
     let scan = compile(folder, "libscan.so", &["-std=gnu11", "-O2"], &source);
     let done = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "--nocapture", "the_work"])
         .env("LD_PRELOAD", scan)
         .env(LIBRARY, library)
+        .envs(variables.iter().copied())
         .output()
         .expect("started");
     let text = String::from_utf8_lossy(&done.stdout);
@@ -152,24 +200,38 @@ fn the_work() {
         .flat_map(|text| text.chunks_exact(PIECE).flatten().copied())
         .collect();
     let library = PathBuf::from(library);
-    let contents = library.with_file_name("contents");
-    let text = [b"first ", first.bytes(), b"\n"].concat();
-    std::fs::write(&contents, text).expect("written");
-    std::fs::set_permissions(&contents, PermissionsExt::from_mode(0o600)).expect("mode");
+    let (options, begun) = match std::env::var(OPTIONS) {
+        Ok(options) => (options, None),
+        Err(_) => {
+            let contents = library.with_file_name("contents");
+            private_file(&contents, &[b"first ", first.bytes(), b"\n"].concat());
+            (
+                format!("contents=file:{}", contents.display()),
+                Some(&first),
+            )
+        }
+    };
 
     begin(&pieces);
-    work(&library, &contents, &first, &put);
+    work(&library, &options, begun, &put);
     let [hits, blocks, of_plugin] = end();
     println!("\ngiven back: {hits} {blocks} {of_plugin}");
 }
 
-fn work(library: &Path, contents: &Path, first: &Needle, put: &Needle) {
+fn work(library: &Path, options: &str, begun: Option<&Needle>, put: &Needle) {
     let option = |value| OptionValue {
         value,
         place: "test".to_owned(),
     };
-    let contents = option(Value::Text(format!("file:{}", contents.display())));
-    let plugin = Options([("contents".to_owned(), contents)].into());
+    let plugin = options.lines().map(|line| {
+        let (name, text) = line.split_once('=').expect("name=value");
+        let value = match text {
+            "true" => Value::Boolean(true),
+            text => Value::Text(text.to_owned()),
+        };
+        (name.to_owned(), option(value))
+    });
+    let plugin = Options(plugin.collect());
     let given = Options([("options".to_owned(), option(Value::Table(plugin)))].into());
     let url = format!("plugin://{}", library.display());
     let config = StoreConfig::new("jar", &url, given, "test").expect("valid");
@@ -182,8 +244,10 @@ fn work(library: &Path, contents: &Path, first: &Needle, put: &Needle) {
         .expect("a runtime");
     runtime.block_on(async {
         let get = GetOptions::default();
-        let begun = store.get(&path("first"), &get).await.expect("there");
-        assert_eq!(begun.value.expose(), first.bytes());
+        if let Some(first) = begun {
+            let begun = store.get(&path("first"), &get).await.expect("there");
+            assert_eq!(begun.value.expose(), first.bytes());
+        }
         let value = SecretBytes::copy_from(put.bytes());
         for _ in 0..3 {
             let done = store.put(&path("a"), &value, &PutOptions::default()).await;
@@ -200,13 +264,22 @@ fn work(library: &Path, contents: &Path, first: &Needle, put: &Needle) {
     });
 }
 
-/// The jar in Rust, which cargo has built as a library beside this program.
+/// The jar in Rust.
 fn in_rust(folder: &TempDir) -> PathBuf {
+    built(folder, "libkeyhaul_plugin_example.so")
+}
+
+/// A library that cargo has built beside this program, where it may be loaded from.
+fn built(folder: &TempDir, name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this program");
-    let built = test.with_file_name("libkeyhaul_plugin_example.so");
-    let library = folder.path().join("libjar.so");
+    let (built, library) = (test.with_file_name(name), folder.path().join("libjar.so"));
     std::fs::copy(&built, &library).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
     library
+}
+
+fn private_file(path: &Path, content: &[u8]) {
+    std::fs::write(path, content).expect("written");
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).expect("mode");
 }
 
 /// The jar in C, compiled as its first lines say.
