@@ -172,7 +172,7 @@ fn a_program_that_hangs_is_ended_with_the_test() {
 #[test]
 fn a_program_that_answers_wrongly_is_named() {
     let site = Site::new();
-    let folder = site.folder("kept");
+    let folder = site.memory("kept");
     let text = std::fs::read_to_string(super::site::examples().join("shell/folder.sh"));
     let text = text.expect("the example");
     // As the C one: what it says is deleted is not.

@@ -59,6 +59,10 @@ fn listings(page: &str) -> Vec<Listing> {
 fn follow(site: &Site, page: &str) -> Vec<Done> {
     let here = site.text("");
     fs::copy(header(), site.path("keyhaul_plugin.h")).expect("copied");
+    // The page makes them where they are not there.
+    for name in ["drawer", "folder", "trial"] {
+        site.memory(name);
+    }
     let program = Path::new(env!("CARGO_BIN_EXE_keyhaul"));
     let folder = program.parent().expect("a folder").display();
     let mut done: Vec<Done> = Vec::new();

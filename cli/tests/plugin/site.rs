@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// A folder that nobody else can write, nor any above it: what `/tmp` has not.
-pub struct Site(TempDir);
+pub struct Site(TempDir, TempDir);
 
 impl Site {
     pub fn new() -> Self {
@@ -18,12 +18,9 @@ impl Site {
             std::env::var_os("HOME").expect("a home")
         };
         let mut builder = tempfile::Builder::new();
-        Self(
-            builder
-                .prefix("keyhaul-test-")
-                .tempdir_in(above)
-                .expect("folder"),
-        )
+        let builder = builder.prefix("keyhaul-test-");
+        let shared = builder.tempdir_in("/dev/shm").expect("memory");
+        Self(builder.tempdir_in(above).expect("folder"), shared)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -36,6 +33,15 @@ impl Site {
 
     pub fn folder(&self, name: &str) -> String {
         std::fs::create_dir(self.path(name)).expect("folder");
+        self.text(name)
+    }
+
+    /// A folder of this name in memory, for what plugins keep: a busy disk's fsync takes as long as it
+    /// likes.
+    pub fn memory(&self, name: &str) -> String {
+        let there = self.1.path().join(name);
+        std::fs::create_dir(&there).expect("folder");
+        std::os::unix::fs::symlink(there, self.path(name)).expect("linked");
         self.text(name)
     }
 

@@ -11,8 +11,8 @@ use super::site::Site;
 #[test]
 fn every_example_passes_as_it_is_and_under_the_layers() {
     let site = Site::new();
-    let kept = format!("--arg={}", site.folder("kept"));
-    let database = format!("--arg={}", site.text("secrets.db"));
+    let kept = format!("--arg={}", site.memory("kept"));
+    let database = format!("--arg={}", site.memory("database") + "/secrets.db");
     for (path, more) in [
         (site.jar(), None),
         (site.rust_jar(), None),
