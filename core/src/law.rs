@@ -46,7 +46,13 @@ pub fn to_put(options: &PutOptions) -> Capability {
     };
     wanted.set(Capability::LABELS, !options.labels.is_empty());
     wanted.set(Capability::EXPIRY, options.expires.is_some());
-    wanted.set(Capability::FIELDS, options.field.is_some());
+    if let Some(field) = &options.field {
+        wanted |= Capability::FIELDS;
+        if !field.is_all() {
+            // To keep the siblings takes compare-and-set.
+            wanted |= Capability::UPDATE;
+        }
+    }
     wanted
 }
 

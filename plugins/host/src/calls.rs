@@ -5,6 +5,7 @@ use std::time::Instant;
 use keyhaul_core::{
     Alphabet, Capabilities, Capability, DeleteOptions, Error, ErrorKind, GetOptions, ListOptions,
     Metadata, Page, PutMode, PutOptions, Recipe, Request, Result, Secret, SecretBytes, SecretPath,
+    law,
 };
 use keyhaul_plugin_abi as abi;
 
@@ -64,8 +65,8 @@ impl Caller<'_> {
     }
 
     pub(crate) fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
-        self.need(needed_to_get(options))?;
-        refuse_root(path)?;
+        self.need(law::to_get(options))?;
+        law::not_root(path)?;
         let get = self.table().get.ok_or_else(|| lacks("get"))?;
         let (call, options) = (self.call(), get_options(options));
         let mut answered = self.answered().collect(|sink| {
@@ -81,7 +82,7 @@ impl Caller<'_> {
         paths: &[SecretPath],
         options: &GetOptions,
     ) -> Result<Vec<Result<Secret>>> {
-        self.need(needed_to_get(options))?;
+        self.need(law::to_get(options))?;
         let get_many = self.table().get_many.ok_or_else(|| lacks("get_many"))?;
         let (call, options) = (self.call(), get_options(options));
         let texts: Vec<abi::Str> = paths.iter().map(text).collect();
@@ -102,8 +103,8 @@ impl Caller<'_> {
     }
 
     pub(crate) fn stat(&self, path: &SecretPath, options: &GetOptions) -> Result<Metadata> {
-        self.need(needed_to_get(options))?;
-        refuse_root(path)?;
+        self.need(law::to_get(options))?;
+        law::not_root(path)?;
         let stat = self.table().stat.ok_or_else(|| lacks("stat"))?;
         let (call, options) = (self.call(), get_options(options));
         let answered = self.answered().collect(|sink| {
@@ -119,8 +120,8 @@ impl Caller<'_> {
         value: &SecretBytes,
         options: &PutOptions,
     ) -> Result<Metadata> {
-        let can = self.need(needed_to_put(options))?;
-        refuse_root(path)?;
+        let can = self.need(law::to_put(options))?;
+        law::not_root(path)?;
         self.put_fitting(path, value, options, can)
     }
 
@@ -131,7 +132,7 @@ impl Caller<'_> {
         options: &PutOptions,
         can: Capabilities,
     ) -> Result<Metadata> {
-        fits(value.len(), can)?;
+        law::fits(value.len(), can.max_value)?;
         let put = self.table().put.ok_or_else(|| lacks("put"))?;
         let call = self.call();
         let value = abi::Bytes {
@@ -154,9 +155,9 @@ impl Caller<'_> {
         recipe: &Recipe,
         options: &PutOptions,
     ) -> Result<Metadata> {
-        let can = self.need(Capability::GENERATE | needed_to_put(options))?;
-        refuse_root(path)?;
-        fits(recipe.length(), can)?;
+        let can = self.need(Capability::GENERATE | law::to_put(options))?;
+        law::not_root(path)?;
+        law::fits(recipe.length(), can.max_value)?;
         let Some(generate) = self.table().generate else {
             return self.put_fitting(path, &recipe.make()?, options, can);
         };
@@ -195,10 +196,8 @@ impl Caller<'_> {
     }
 
     pub(crate) fn delete(&self, path: &SecretPath, options: &DeleteOptions) -> Result<()> {
-        let mut wanted = Capability::DELETE;
-        wanted.set(Capability::UPDATE, options.version.is_some());
-        self.need(wanted)?;
-        refuse_root(path)?;
+        self.need(law::to_delete(options))?;
+        law::not_root(path)?;
         let remove = self.table().remove.ok_or_else(|| lacks("remove"))?;
         let call = self.call();
         let given = abi::DeleteOptions {
@@ -332,49 +331,4 @@ fn with_put_options<T>(
         attributes: attributes.as_ptr(),
         attributes_len: attributes.len(),
     })
-}
-
-/// So that no plugin has to.
-fn refuse_root(path: &SecretPath) -> Result<()> {
-    if path.is_root() {
-        let rule = "the root of a store is no secret";
-        return Err(Error::new(ErrorKind::InvalidReference, rule));
-    }
-    Ok(())
-}
-
-fn fits(len: usize, can: Capabilities) -> Result<()> {
-    if len <= can.max_value {
-        return Ok(());
-    }
-    let rule = format!("a value has at most {} bytes here", can.max_value);
-    Err(Error::new(ErrorKind::TooLarge, rule))
-}
-
-fn needed_to_get(options: &GetOptions) -> Capability {
-    let mut wanted = Capability::READ;
-    wanted.set(Capability::VERSIONS, options.version.is_some());
-    wanted.set(Capability::FIELDS, options.field.is_some());
-    wanted
-}
-
-/// What writing with `options` needs, whether the value is given or generated.
-fn needed_to_put(options: &PutOptions) -> Capability {
-    let mut wanted = match options.mode {
-        PutMode::Create => Capability::CREATE,
-        PutMode::Overwrite => Capability::WRITE,
-        PutMode::Update(_) => Capability::UPDATE,
-        // Refused when the call is made, since the interface has no word for it.
-        _ => Capability::empty(),
-    };
-    wanted.set(Capability::LABELS, !options.labels.is_empty());
-    wanted.set(Capability::EXPIRY, options.expires.is_some());
-    if let Some(field) = &options.field {
-        wanted |= Capability::FIELDS;
-        if !field.is_all() {
-            // To keep the siblings takes compare-and-set.
-            wanted |= Capability::UPDATE;
-        }
-    }
-    wanted
 }

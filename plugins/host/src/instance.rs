@@ -4,7 +4,7 @@ use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use keyhaul_core::registry::Options;
-use keyhaul_core::{Capabilities, Capability, Error, ErrorKind, Request, Result};
+use keyhaul_core::{Capabilities, Capability, Error, ErrorKind, Request, Result, law};
 use keyhaul_plugin_abi as abi;
 
 use crate::calls::{Call, pairs};
@@ -98,13 +98,8 @@ impl Instance {
             Some(can) => can,
             None => self.capabilities(request, waiting)?,
         };
-        let missing = wanted - can.can;
-        if missing.is_empty() {
-            return Ok(can);
-        }
-        let names = missing.names().join(", ");
-        let rule = format!("this store lacks the capability {names}");
-        Err(Error::new(ErrorKind::Unsupported, rule))
+        law::need(can.can, wanted)?;
+        Ok(can)
     }
 }
 

@@ -13,7 +13,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::Address;
-use crate::error::{garbled, transport};
+use crate::error::transport;
+use crate::failure::garbled;
 use crate::message::MAX_ANSWER;
 use crate::ttlv::{HEADER, Malformed, tag};
 

@@ -37,6 +37,9 @@
 mod config;
 mod connection;
 mod error;
+#[cfg(test)]
+mod every_way;
+mod failure;
 mod identity;
 mod message;
 mod names;
@@ -53,9 +56,8 @@ mod turn;
 use std::sync::Arc;
 
 use keyhaul_core::registry::{Limits, OptionSpec};
-use keyhaul_core::{Result, SecretBytes, SecretStore, StoreConfig, StoreFactory};
+use keyhaul_core::{Result, SecretStore, StoreConfig, StoreFactory};
 
-use crate::message::Operation;
 use crate::store::KmipStore;
 
 /// The longest value the store takes, in bytes. Servers can take less, and longer ones of other
@@ -97,21 +99,3 @@ impl StoreFactory for KmipFactory {
 }
 
 keyhaul_plugin_sdk::export_plugin!(KmipFactory);
-
-/// Reads bytes as an answer, each payload in every way, for the fuzzer: nothing of it may panic, nor
-/// take more memory than the bytes have.
-#[doc(hidden)]
-pub fn read_any_answer(bytes: &[u8]) {
-    let answer = SecretBytes::copy_from(bytes);
-    for operation in [Operation::Get, Operation::GetAttributes, Operation::Locate] {
-        for asked in [&[operation][..], &[operation; 3]] {
-            let outcomes = message::outcomes(&answer, asked).unwrap_or_default();
-            for payload in outcomes.iter().flatten() {
-                let _ = operations::value(payload);
-                let _ = operations::located(payload);
-                let _ = operations::versions(payload);
-                let _ = operations::Described::of(payload);
-            }
-        }
-    }
-}

@@ -4,7 +4,7 @@ use std::fmt;
 
 use keyhaul_core::SecretBytes;
 
-use crate::error::Failure;
+use crate::failure::Failure;
 use crate::ttlv::{Field, Item, Malformed, Structure, tag};
 
 /// The longest answer that is taken, in bytes. A server is told so with each request.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use keyhaul_core::{Error, ErrorKind, Request, Result, SecretBytes, SecretPath};
 
 use crate::config::Settings;
-use crate::error::Failure;
+use crate::failure::Failure;
 use crate::message::{self, Operation, Version};
 use crate::names;
 use crate::operations::{self as ask, Described};

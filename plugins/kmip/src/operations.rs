@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use keyhaul_core::{Error, ErrorKind, SecretBytes};
 
-use crate::error::Failure;
+use crate::failure::Failure;
 use crate::message::{Operation, Request, Version};
 use crate::ttlv::{Field, Malformed, Structure, tag};
 use crate::turn::{NAMESPACE, Turn};

@@ -10,7 +10,7 @@ use kmip_protocol::types::request::{
     RevocationReason,
 };
 
-use crate::error::Failure;
+use crate::failure::Failure;
 use crate::message::{self, MAX_ANSWER, Operation, Version};
 use crate::operations::{self as ask, Described};
 use crate::turn::Turn;
@@ -293,11 +293,11 @@ fn no_damage_to_an_answer_panics() {
     let bytes = || item(0x43, 8, b"hunter2");
     let whole = got(7, object(0x85, 2, bytes(), &[]));
     for at in 0..whole.len() {
-        crate::read_any_answer(&whole[..at]);
+        crate::every_way::read_any_answer(&whole[..at]);
         for damage in [0, 1, 0x42, 0x7f, 0x80, 0xff] {
             let mut damaged = whole.clone();
             damaged[at] = damage;
-            crate::read_any_answer(&damaged);
+            crate::every_way::read_any_answer(&damaged);
         }
     }
 }
