@@ -108,7 +108,7 @@ async fn every_defect_is_noticed() {
         (!caught).then(|| format!("{defect:?} is not noticed by `{trial}`: {report}"))
     });
     // A few at once: among all of them, one that shows by its timing hardly gets its turn.
-    let outcomes = futures_util::stream::iter(tasks).buffer_unordered(4);
+    let outcomes = futures_util::stream::iter(tasks).buffer_unordered(8);
     let missed: Vec<_> = outcomes.filter_map(std::future::ready).collect().await;
     assert!(missed.is_empty(), "{}", missed.join("\n\n"));
 }

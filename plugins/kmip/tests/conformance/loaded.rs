@@ -1,14 +1,12 @@
 //! The contract, held by the library that is loaded as any other plugin.
 
-#[path = "../../host/tests/support/mod.rs"]
-mod host;
-mod support;
-
 use keyhaul_conformance::Handles;
 use keyhaul_core::ErrorKind;
 use keyhaul_core::registry::Value;
 use keyhaul_servers::PyKmip;
-use support::{layered, options, server};
+
+use crate::host;
+use crate::support::{layered, options, server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_loaded_library_keeps_the_contract() {

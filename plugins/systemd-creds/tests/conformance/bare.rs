@@ -1,9 +1,8 @@
 //! The contract, as the suite that every backend runs: bare, and through every layer.
 
-mod support;
-
 use keyhaul_conformance::Handles;
-use support::{Place, layered};
+
+use crate::support::{Place, layered};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_folder_of_credentials_keeps_the_contract() {

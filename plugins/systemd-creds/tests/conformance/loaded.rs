@@ -1,13 +1,10 @@
 //! The store in the library that a policy names: loaded as any plugin is.
 
-#[path = "../../host/tests/support/mod.rs"]
-mod host;
-mod support;
-
-use host::{Folder, built};
 use keyhaul_conformance::Handles;
 use keyhaul_core::ErrorKind;
-use support::{Place, layered, path};
+
+use crate::host::{self, Folder, built};
+use crate::support::{Place, layered, path};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_plugin_keeps_the_contract() {

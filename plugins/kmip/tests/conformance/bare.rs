@@ -1,13 +1,12 @@
 //! The contract, as the suite that every backend runs: bare, on many threads, and through every layer.
 
-mod support;
-
 use std::sync::Arc;
 
 use keyhaul_conformance::Handles;
 use keyhaul_core::SecretStore;
 use keyhaul_servers::PyKmip;
-use support::{layered, store};
+
+use crate::support::{layered, store};
 
 /// Each on a server of its own: PyKMIP looks at all of its objects to find one.
 async fn holds(layer: impl FnOnce(Arc<dyn SecretStore>) -> Arc<dyn SecretStore>) {
