@@ -2,6 +2,7 @@
 //! in the same process, on a runtime as keyhaul's own.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ use keyhaul_plugin_example::JarFactory;
 use keyhaul_plugin_host::PluginFactory;
 use keyhaul_plugin_process::ProcessFactory;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use crate::ground::Ground;
@@ -43,36 +46,42 @@ pub fn rows(_: &Ground) -> Vec<Row> {
     let program = filled(&runtime, program.open(&config(&url)));
     let (interface, pipes) = ("the C interface", "the process protocol");
     let most = [20, 40].map(Duration::from_micros);
+    let mut call = || calls(&runtime);
+    let mut line = lines(&runtime);
     vec![
-        beside_direct(&runtime, interface, &library, &direct, most[0]),
-        beside_direct(&runtime, pipes, &program, &direct, most[1]),
+        beside_direct(&runtime, interface, &library, &direct, &mut call, most[0]),
+        beside_direct(&runtime, pipes, &program, &direct, &mut line, most[1]),
         crowd(&runtime, interface, &library, &direct),
         crowd(&runtime, pipes, &program, &direct),
     ]
 }
 
-/// One `get` at a time, and how much longer it takes through a plugin.
+/// One `get` at a time, and how much longer it takes through a plugin. Beside it the floor: what it
+/// takes to be woken on the other side and on this one, and nothing else.
 fn beside_direct(
     runtime: &Runtime,
     name: &str,
     plugin: &Arc<dyn SecretStore>,
     direct: &Arc<dyn SecretStore>,
+    floor: &mut dyn FnMut() -> Duration,
     most: Duration,
 ) -> Row {
-    let (mut through, mut straight) = (Vec::new(), Vec::new());
+    let (mut through, mut straight, mut floors) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         through.push(gets(runtime, plugin));
         straight.push(gets(runtime, direct));
+        floors.push(floor());
     }
-    let (through, straight) = (median(through), median(straight));
+    let (through, straight, floor) = (median(through), median(straight), median(floors));
     let more = through.saturating_sub(straight);
     Row {
         what: format!("get from a plugin, by {name}"),
         measured: format!("{}, {} more", micros(through), micros(more)),
         beside: format!(
-            "the same store directly {}, ratio {:.0}",
+            "directly {}; a bare wake-up there and back {}, ratio {:.2}",
             micros(straight),
-            through.as_secs_f64() / straight.as_secs_f64()
+            micros(floor),
+            through.as_secs_f64() / floor.as_secs_f64()
         ),
         target: format!("at most {} µs more", most.as_micros()),
         met: Some(more <= most),
@@ -89,6 +98,41 @@ fn gets(runtime: &Runtime, store: &Arc<dyn SecretStore>) -> Duration {
         }
         before.elapsed() / BLOCK
     })
+}
+
+/// How long it takes to have nothing done on another thread.
+fn calls(runtime: &Runtime) -> Duration {
+    runtime.block_on(async {
+        let before = Instant::now();
+        for _ in 0..BLOCK {
+            let done = tokio::task::spawn_blocking(|| ()).await;
+            done.expect("done");
+        }
+        before.elapsed() / BLOCK
+    })
+}
+
+/// How long a byte takes to another thread and back, by way of the kernel.
+fn lines(runtime: &Runtime) -> impl FnMut() -> Duration {
+    let (mut near, far) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    far.set_nonblocking(true).expect("set");
+    let far = runtime.block_on(async { UnixStream::from_std(far) });
+    let mut far = far.expect("a stream");
+    std::thread::spawn(move || {
+        let mut byte = [0];
+        // Until the other end is closed.
+        while near.read_exact(&mut byte).is_ok() && near.write_all(&byte).is_ok() {}
+    });
+    move || {
+        runtime.block_on(async {
+            let before = Instant::now();
+            for _ in 0..BLOCK {
+                far.write_all(&[0]).await.expect("written");
+                far.read_exact(&mut [0]).await.expect("read");
+            }
+            before.elapsed() / BLOCK
+        })
+    }
 }
 
 /// Many gets at once, and how many threads that makes.
