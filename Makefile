@@ -24,7 +24,7 @@ test: export RUST_TEST_THREADS ?= 4
 # cargo's own closing lines come last.
 test: setup docs fuzz ## Set up, then run every test
 	cargo test --workspace --locked --doc
-	cargo test --workspace --locked --tests --examples
+	cargo test --workspace --locked --tests
 
 bench: setup ## Measure speed and memory, as a table
 	cargo build --release --locked -p keyhaul -p keyhaul-bench

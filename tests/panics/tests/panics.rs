@@ -1,6 +1,6 @@
 //! A plugin that panics ends its calls, and neither the program nor the silence.
 
-#[path = "../../host/tests/support/mod.rs"]
+#[path = "../../../plugins/host/tests/support/mod.rs"]
 mod support;
 
 use std::process::Command;
@@ -13,7 +13,7 @@ use keyhaul_core::{
 use support::{Folder, built, open};
 
 fn library() -> std::path::PathBuf {
-    built("examples", "libpanics.so")
+    built("deps", "libkeyhaul_panics.so")
 }
 
 #[track_caller]
@@ -109,7 +109,8 @@ fn the_hosts_own_panics_still_print() {
 /// A crate that would abort does not compile, and says why.
 #[test]
 fn a_build_that_aborts_on_panic_is_refused_by_the_compiler() {
-    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs");
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = source.join("../../plugins/sdk/src/lib.rs");
     let text = std::fs::read_to_string(source).expect("read");
     let (_, refusal) = text
         .split_once("#[cfg(panic = \"abort\")]")
