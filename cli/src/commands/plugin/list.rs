@@ -196,8 +196,7 @@ impl Entry {
     ) -> Result<()> {
         let store: Arc<dyn SecretStore> = match self.kind {
             Kind::Library => {
-                let pin = config.options.text("sha256").map(str::parse).transpose()?;
-                let loaded = factory.examine(self.path.as_ref(), pin).outcome?;
+                let loaded = factory.load(config)?;
                 self.sha256 = Some(loaded.digest.to_string());
                 self.name = Some(loaded.name);
                 self.version = Some(loaded.version);
