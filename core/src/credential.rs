@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::{Error, ErrorKind, Result, SecretBytes, SecretWriter};
+use crate::{Error, ErrorKind, Result, SecretBytes, SecretWriter, typed};
 
 /// Where a credential comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl CredentialSource {
                     metadata.uid()
                 ),
             )
-            .with_advice(format!("chown {us} {}", path.display())));
+            .with_advice(format!("chown {us} {}", typed(path))));
         }
         // systemd gives credential files 0400 or, for a unit's user, an ACL whose mask shows as
         // group bits; their folder is private.
@@ -145,7 +145,7 @@ impl CredentialSource {
                     metadata.mode() & 0o7777
                 ),
             )
-            .with_advice(format!("chmod 0600 {}", path.display())));
+            .with_advice(format!("chmod 0600 {}", typed(path))));
         }
         Ok(file)
     }

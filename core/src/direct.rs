@@ -16,7 +16,8 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::policy::{StoreEntry, Target};
-use crate::reference::{Field, Version, shown};
+use crate::reference::{Field, Version};
+use crate::words::shown;
 use crate::{Encoding, Error, ErrorKind, Policy, Reference, Registry, Result, SecretPath, percent};
 
 /// What can be asked of a [`Resolver`](crate::Resolver): something that leads to a place in a store.

@@ -6,6 +6,15 @@ use crate::{
     SecretPath,
 };
 
+/// The most labels of a secret that is taken from a plugin.
+pub const MOST_LABELS: usize = 1000;
+/// The longest text of a label or of a lease from there, in bytes.
+pub const LONGEST_TEXT: usize = 64 * 1024;
+/// What all texts beside one value may have together there, in bytes.
+pub const MOST_TEXT: usize = 1024 * 1024;
+/// The longest cursor of a listing from there, in bytes.
+pub const LONGEST_CURSOR: usize = 16 * 1024;
+
 /// Whether all of `wanted` is among what a store `can` do.
 ///
 /// # Errors

@@ -24,6 +24,7 @@ mod path;
 pub mod percent;
 pub mod policy;
 pub mod qemu;
+mod quote;
 pub mod random;
 mod recipe;
 pub mod reference;
@@ -32,6 +33,8 @@ pub mod resolver;
 mod secret;
 mod store;
 mod store_ext;
+pub mod trust;
+mod words;
 
 pub use direct::{Direct, Named, Wanted};
 pub use encoding::Encoding;
@@ -39,15 +42,18 @@ pub use error::{Context, Error, ErrorKind, Operation, Result};
 pub use memory::MemoryStore;
 pub use path::SecretPath;
 pub use policy::Policy;
+pub use quote::{shell_quoted, typed};
 pub use recipe::{Alphabet, Recipe};
 pub use reference::{Field, Reference, Version};
 pub use registry::{Registry, StoreConfig, StoreFactory};
 pub use resolver::Resolver;
 pub use secret::{
-    Protection, SecretBytes, SecretWriter, protection, wipe, wiping_some_stack, wiping_stack,
+    Protection, SecretBytes, SecretWriter, WipeOnFree, protection, wipe, wiping_some_stack,
+    wiping_stack,
 };
 pub use store::{
     Capabilities, Capability, DeleteOptions, Descriptor, GetOptions, IdempotencyId, Lease,
     ListOptions, Metadata, Page, PutMode, PutOptions, Remains, Request, Secret, SecretStore,
 };
 pub use store_ext::SecretStoreExt;
+pub use words::{misleads, shown};

@@ -14,6 +14,7 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
+use crate::words::{misleads, shown};
 use crate::{Error, ErrorKind, Result};
 
 /// The longest reference, in bytes, `secret:` included.
@@ -353,24 +354,11 @@ fn word_end(text: &str) -> Result<usize, ()> {
 }
 
 fn quoted(found: char) -> String {
-    if found.is_control() {
+    if misleads(found) {
         format!("U+{:04X}", found as u32)
     } else {
         format!("`{found}`")
     }
-}
-
-/// The text as an error may show it: short, and without control characters.
-pub(crate) fn shown(text: &str) -> String {
-    let mut shown: String = text
-        .chars()
-        .take(80)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
-    if text.chars().nth(80).is_some() {
-        shown.push('…');
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -281,6 +281,13 @@ impl Metadata {
     pub fn is_expired(&self, now: SystemTime) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
+
+    /// How many bytes of text it has that a store can make long: labels, and a lease's id.
+    pub fn size(&self) -> usize {
+        let labels = self.labels.iter();
+        let labels = labels.map(|(name, text)| name.len() + text.len());
+        labels.sum::<usize>() + self.lease.as_ref().map_or(0, |lease| lease.id.len())
+    }
 }
 
 /// Who asks, for what, and until when: carried by every request, for audit and for stores that

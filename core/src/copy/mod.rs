@@ -11,8 +11,8 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, stream};
 
 use self::one::Fit;
-use crate::store::{Capabilities, Capability, ListOptions, Request};
-use crate::{Error, ErrorKind, GetOptions, Result, SecretPath, SecretStore};
+use crate::store::{Capabilities, Capability, Request};
+use crate::{Error, ErrorKind, GetOptions, Result, SecretPath, SecretStore, SecretStoreExt as _};
 
 /// How many secrets are copied at the same time. What a store can bear, its throttle holds.
 const CONCURRENT: usize = 16;
@@ -164,13 +164,6 @@ async fn paths(from: &dyn SecretStore, options: &CopyOptions) -> Result<Vec<Secr
             Err(error) => return Err(error),
         }
     }
-    let mut list = ListOptions::default().request(options.request.clone());
-    loop {
-        let page = from.list(&options.prefix, &list).await?;
-        paths.extend(page.secrets);
-        match page.next {
-            Some(next) => list = list.after(Some(next)),
-            None => return Ok(paths),
-        }
-    }
+    paths.extend(from.list_for(&options.prefix, &options.request).await?);
+    Ok(paths)
 }

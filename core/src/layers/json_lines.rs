@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::{AuditRecord, AuditSink};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, typed};
 
 /// Appends each record to a file, as one line of JSON.
 ///
@@ -58,11 +58,11 @@ impl JsonLinesSink {
         if ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()) {
             let uid = rustix::process::geteuid().as_raw();
             return Err(refused(&path, "belongs to another user")
-                .with_advice(format!("chown {uid} {}", path.display())));
+                .with_advice(format!("chown {uid} {}", typed(&path))));
         }
         if metadata.mode() & 0o077 != 0 {
             let mode = format!("has mode {:04o}, open to others", metadata.mode() & 0o7777);
-            let advice = format!("chmod 0600 {}", path.display());
+            let advice = format!("chmod 0600 {}", typed(&path));
             return Err(refused(&path, &mode).with_advice(advice));
         }
         let torn = {

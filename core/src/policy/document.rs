@@ -119,7 +119,9 @@ impl<'a> Document<'a> {
                 Value::Table(options)
             }
             DeValue::Float(_) | DeValue::Datetime(_) => {
-                return Err(self.refuse(node, format!("`{key}` is neither a float nor a date")));
+                let rule = format!("`{key}` cannot be a number with a point, nor a date");
+                let error = self.refuse(node, rule);
+                return Err(error.with_advice("in quotes it is a text"));
             }
         };
         Ok(OptionValue {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{Policy, parse};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, typed};
 
 /// The largest policy file that is read.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -158,7 +158,7 @@ pub fn check_trust(what: &str, path: &Path) -> Result<()> {
 /// A policy says whom to trust with secrets: it must itself be nobody else's to write, nor to
 /// replace by another.
 fn trusted(what: &str, path: &Path, metadata: &Metadata, strict: bool) -> Result<()> {
-    let path = path.display();
+    let (path, typed) = (path.display(), typed(path));
     let us = rustix::process::geteuid().as_raw();
     let refuse = |rule: String, advice: String| {
         Err(Error::new(ErrorKind::PermissionDenied, rule).with_advice(advice))
@@ -171,7 +171,7 @@ fn trusted(what: &str, path: &Path, metadata: &Metadata, strict: bool) -> Result
         };
         return refuse(
             format!("{what} {path} belongs to uid {}: {whose}", metadata.uid()),
-            format!("check it, then: chown {us} {path}"),
+            format!("check it, then: chown {us} {typed}"),
         );
     }
     if strict && metadata.mode() & 0o022 != 0 {
@@ -180,7 +180,7 @@ fn trusted(what: &str, path: &Path, metadata: &Metadata, strict: bool) -> Result
                 "{what} {path} has mode {:04o}: others could write it",
                 metadata.mode() & 0o7777
             ),
-            format!("check it, then: chmod go-w {path}"),
+            format!("check it, then: chmod go-w {typed}"),
         );
     }
     Ok(())

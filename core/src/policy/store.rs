@@ -8,7 +8,7 @@ use super::StoreEntry;
 use super::document::{Document, Node};
 use crate::layers::{Breaker, BreakerSettings, CacheSettings, LayerSettings};
 use crate::registry::{Limits, OptionKind, OptionSpec, Options, StoreConfig, Value};
-use crate::{Error, ErrorKind, Result, StoreFactory};
+use crate::{Result, StoreFactory};
 
 /// The keys of every store, whatever its backend.
 pub fn store_keys() -> impl Iterator<Item = &'static str> + Clone {
@@ -148,7 +148,7 @@ fn breaker_of(document: Document<'_>, node: &Node<'_>) -> Result<BreakerChoice> 
             settings.pause = limit(table, "pause")?.unwrap_or(settings.pause);
             if settings.pause > Breaker::LONGEST {
                 let rule = format!("`pause` is at most {} s", Breaker::LONGEST.as_secs());
-                return Err(refused(table, "pause", rule));
+                return Err(table.invalid("pause", rule));
             }
         }
         _ => {
@@ -196,11 +196,7 @@ fn number(options: &Options, name: &str, least: u32, most: u32) -> Result<Option
     };
     match u32::try_from(number) {
         Ok(number) if (least..=most).contains(&number) => Ok(Some(number)),
-        _ => Err(refused(
-            options,
-            name,
-            format!("`{name}` is {least} to {most}"),
-        )),
+        _ => Err(options.invalid(name, format!("`{name}` is {least} to {most}"))),
     }
 }
 
@@ -208,11 +204,7 @@ fn limit(options: &Options, name: &str) -> Result<Option<Duration>> {
     let limit = options.duration(name)?;
     if limit.is_some_and(|limit| limit.is_zero()) {
         let rule = format!("`{name}` is longer than nothing");
-        return Err(refused(options, name, rule));
+        return Err(options.invalid(name, rule));
     }
     Ok(limit)
-}
-
-fn refused(options: &Options, name: &str, rule: String) -> Error {
-    Error::new(ErrorKind::InvalidConfig, rule).with_place(options.place(name).unwrap_or_default())
 }

@@ -275,7 +275,10 @@ fn each_malformed_policy_is_refused() {
             format!("{store}cache = {{ ttl = 5, entries = 20000 }}"),
             "`entries` is 1 to 10000",
         ),
-        (format!("{store}ratio = 1.5"), "neither a float nor a date"),
+        (
+            format!("{store}ratio = 1.5"),
+            "cannot be a number with a point",
+        ),
         (route(""), "either `store` or `stores`"),
         (
             route("store = \"a\"\nstores = [\"a\"]"),

@@ -1,5 +1,6 @@
 //! A backend's options as data: what it takes, and what a policy gave it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -44,6 +45,33 @@ pub enum OptionKind {
 }
 
 impl OptionKind {
+    /// Its word, the same in what plugins declare and in what is printed of them.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Boolean => "boolean",
+            Self::Credential => "credential",
+            Self::Duration => "duration",
+            Self::Free | Self::Table(_) => "table",
+            Self::Integer => "integer",
+            Self::Text => "text",
+            Self::Texts => "texts",
+        }
+    }
+
+    /// The kind of this word; a table is one whose keys are not known.
+    pub fn named(name: &str) -> Option<Self> {
+        let kinds = [
+            Self::Boolean,
+            Self::Credential,
+            Self::Duration,
+            Self::Free,
+            Self::Integer,
+            Self::Text,
+            Self::Texts,
+        ];
+        kinds.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// What it takes, in words.
     pub const fn words(self) -> &'static str {
         match self {
@@ -82,6 +110,36 @@ pub enum Value {
     Table(Options),
 }
 
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Boolean(value)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<Vec<String>> for Value {
+    fn from(texts: Vec<String>) -> Self {
+        Self::Texts(texts)
+    }
+}
+
+impl From<Options> for Value {
+    fn from(table: Options) -> Self {
+        Self::Table(table)
+    }
+}
+
 /// Options by their keys, read through their declared kinds.
 #[derive(Clone, Debug, Default)]
 pub struct Options(pub BTreeMap<String, OptionValue>);
@@ -100,6 +158,18 @@ impl PartialEq for Options {
 impl Eq for Options {}
 
 impl Options {
+    /// Options that all stand at one place, as those do that come from no file of a policy.
+    pub fn at(
+        place: &str,
+        values: impl IntoIterator<Item = (impl Into<String>, impl Into<Value>)>,
+    ) -> Self {
+        let options = values.into_iter().map(|(name, value)| {
+            let (value, place) = (value.into(), place.to_owned());
+            (name.into(), OptionValue { value, place })
+        });
+        Self(options.collect())
+    }
+
     /// Whether the option was given.
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
@@ -152,7 +222,7 @@ impl Options {
         };
         parsed
             .map(Some)
-            .ok_or_else(|| wrong_kind(name, OptionKind::Duration, &option.place))
+            .ok_or_else(|| self.wrong_kind(name, OptionKind::Duration))
     }
 
     /// The credential source of an option, where it was given.
@@ -164,7 +234,7 @@ impl Options {
             return Ok(None);
         };
         let Value::Text(text) = &option.value else {
-            return Err(wrong_kind(name, OptionKind::Credential, &option.place));
+            return Err(self.wrong_kind(name, OptionKind::Credential));
         };
         CredentialSource::parse(text)
             .map(Some)
@@ -184,14 +254,44 @@ impl Options {
         self.0.get(name).map(|option| option.place.as_str())
     }
 
+    /// The error with the option's place, where it was given: what is wrong with an option that was
+    /// left out is nowhere in the policy.
+    pub fn placed(&self, name: &str, error: Error) -> Error {
+        match self.place(name) {
+            Some(place) => error.with_place(place),
+            None => error,
+        }
+    }
+
+    /// The error with the place of the option that its words name first, as `` `pin` ``: for errors of
+    /// whoever does not know where its options stand.
+    pub fn placed_by_words(&self, error: Error) -> Error {
+        let named = |name: &String| error.message().find(&format!("`{name}`"));
+        let named = self.0.keys().filter_map(|name| Some((named(name)?, name)));
+        match named.min() {
+            Some((_, name)) => self.placed(name, error),
+            None => error,
+        }
+    }
+
+    /// `InvalidConfig` with the rule that an option broke, and with its place as by
+    /// [`placed`](Self::placed).
+    pub fn invalid(&self, name: &str, rule: impl Into<Cow<'static, str>>) -> Error {
+        self.placed(name, Error::new(ErrorKind::InvalidConfig, rule))
+    }
+
+    fn wrong_kind(&self, name: &str, kind: OptionKind) -> Error {
+        self.invalid(name, format!("`{name}` takes {}", kind.words()))
+    }
+
     /// Holds every key against those that are known.
     pub(crate) fn check_keys<'a>(
         &self,
         known: impl Iterator<Item = &'a str> + Clone,
     ) -> Result<()> {
-        for (key, option) in &self.0 {
+        for key in self.0.keys() {
             if !known.clone().any(|name| name == key) {
-                return Err(unknown("option", key, known).with_place(&option.place));
+                return Err(self.placed(key, unknown("option", key, known)));
             }
         }
         Ok(())
@@ -201,7 +301,18 @@ impl Options {
     pub(crate) fn check(&self, specs: &[OptionSpec]) -> Result<()> {
         for (key, option) in &self.0 {
             let spec = specs.iter().find(|spec| spec.name == key).ok_or_else(|| {
-                unknown("option", key, specs.iter().map(|spec| spec.name)).with_place(&option.place)
+                let known = specs.iter().map(|spec| spec.name);
+                let error = self.placed(key, unknown("option", key, known));
+                match specs
+                    .iter()
+                    .find(|spec| matches!(spec.kind, OptionKind::Free))
+                {
+                    Some(free) => error.with_advice(format!(
+                        "the plugin's own stand in a table: {} = {{ {key} = … }}",
+                        free.name
+                    )),
+                    None => error,
+                }
             })?;
             match (spec.kind, &option.value) {
                 (OptionKind::Boolean, Value::Boolean(_))
@@ -216,19 +327,11 @@ impl Options {
                     self.credential(key)?;
                 }
                 (OptionKind::Table(specs), Value::Table(table)) => table.check(specs)?,
-                (kind, _) => return Err(wrong_kind(key, kind, &option.place)),
+                (kind, _) => return Err(self.wrong_kind(key, kind)),
             }
         }
         Ok(())
     }
-}
-
-fn wrong_kind(name: &str, kind: OptionKind, place: &str) -> Error {
-    Error::new(
-        ErrorKind::InvalidConfig,
-        format!("`{name}` takes {}", kind.words()),
-    )
-    .with_place(place)
 }
 
 /// A duration: a whole number and `ms`, `s`, `m`, `h` or `d`.
@@ -258,17 +361,58 @@ mod tests {
             default: "none",
             help: "",
         };
-        let given = |value| {
-            let place = "keyhaul.toml:3:11".to_owned();
-            Options([("options".to_owned(), OptionValue { value, place })].into())
-        };
-        let text = Value::Text("x".into());
-        let Options(inner) = given(text.clone());
-        let inner = Options(inner.into_values().map(|v| ("odd".into(), v)).collect());
-        given(Value::Table(inner)).check(&[spec]).expect("any key");
-        let error = given(text).check(&[spec]).expect_err("no table");
+        let given = |value: Value| Options::at("keyhaul.toml:3:11", [("options", value)]);
+        let inner = Options::at("keyhaul.toml:3:21", [("odd", "x")]);
+        given(inner.into()).check(&[spec]).expect("any key");
+        let error = given("x".into()).check(&[spec]).expect_err("no table");
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         assert!(error.message().contains("a table with keys"), "{error}");
+    }
+
+    #[test]
+    fn an_error_has_the_place_of_the_option_that_its_words_name_first() {
+        let mut options = Options::at("one:1:1", [("module", "/m.so")]);
+        options.0.extend(Options::at("two:2:2", [("pin", "x")]).0);
+        for (words, place) in [
+            ("`pin` needs `module`", Some("two:2:2")),
+            ("`module` needs `pin`", Some("one:1:1")),
+            ("no pin, no `pins`", None),
+        ] {
+            let error = Error::new(ErrorKind::InvalidConfig, words);
+            let error = options.placed_by_words(error);
+            assert_eq!(error.context().place.as_deref(), place, "{words}");
+        }
+    }
+
+    #[test]
+    fn an_error_has_the_place_of_its_option_alone() {
+        let mut options = Options::at("one:1:1", [("key", "host"), ("folder", "/a")]);
+        options
+            .0
+            .extend(Options::at("two:2:2", [("create", true)]).0);
+        let names: Vec<_> = options.0.keys().map(String::as_str).collect();
+        assert_eq!(names, ["create", "folder", "key"]);
+        assert_eq!(options.text("folder"), Some("/a"));
+        assert_eq!(options.boolean("create"), Some(true));
+        for (name, place) in [
+            ("create", Some("two:2:2")),
+            ("folder", Some("one:1:1")),
+            ("key", Some("one:1:1")),
+            ("keys", None),
+        ] {
+            let error = options.invalid(name, format!("no {name}"));
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            assert_eq!(error.message(), format!("no {name}"));
+            assert_eq!(error.context().place.as_deref(), place, "{name}");
+            // Whoever knew the place before knew it better, and the rest stays as it was.
+            let error = || Error::new(ErrorKind::NotFound, "gone").with_advice("look");
+            let placed = options.placed(name, error());
+            assert_eq!(placed.context().place.as_deref(), place, "{name}");
+            assert_eq!(placed.kind(), ErrorKind::NotFound);
+            assert_eq!((placed.message(), placed.advice()), ("gone", Some("look")));
+            let placed = options.placed(name, error().with_place("three:3:3"));
+            assert_eq!(placed.context().place.as_deref(), Some("three:3:3"));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Resolver;
 use crate::policy::Route;
 use crate::store::Request;
-use crate::{ErrorKind, GetOptions, ListOptions, Reference, Result, SecretPath};
+use crate::{ErrorKind, GetOptions, Reference, Result, SecretPath, SecretStoreExt as _};
 
 impl Resolver {
     /// Every reference that the policy serves and a store holds, in order; with `scope`, those of
@@ -47,18 +47,12 @@ impl Resolver {
                 _ => Ok(Vec::new()),
             };
         }
-        let mut options = ListOptions::default().request(request.clone());
         let prefix = fixed_folder(&route.path, scope.or(route.pattern.pinned_scope()));
-        let mut references = Vec::new();
-        loop {
-            let page = self.store(store)?.list(&prefix, &options).await?;
-            let paths = page.secrets.iter();
-            references.extend(paths.filter_map(|path| self.reference_to(route, path)));
-            match page.next {
-                Some(next) => options = options.after(Some(next)),
-                None => return Ok(references),
-            }
-        }
+        let paths = self.store(store)?.list_for(&prefix, request).await?;
+        let references = paths.iter();
+        Ok(references
+            .filter_map(|path| self.reference_to(route, path))
+            .collect())
     }
 
     /// The reference that `route` leads to `path`, if it is this route that serves it.

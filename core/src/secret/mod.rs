@@ -5,11 +5,13 @@
 //! cloned, printed or serialised by accident: reading the bytes takes a call to
 //! [`SecretBytes::expose`], which is easy to search for.
 
+mod allocator;
 mod arena;
 mod bytes;
 mod wipe;
 mod writer;
 
+pub use allocator::WipeOnFree;
 pub use arena::{Protection, protection};
 pub use bytes::SecretBytes;
 pub use wipe::{wipe, wiping_some_stack, wiping_stack};

@@ -52,6 +52,11 @@ impl Kept {
         Secret::new(value, self.metadata.clone())
     }
 
+    /// How much of the bounds it takes: the value and what comes with it.
+    fn size(&self) -> usize {
+        self.value.len() + self.metadata.size()
+    }
+
     /// How much longer the store itself would give it out; none for no limit.
     fn lasts(&self) -> Option<Duration> {
         let left = |at: SystemTime| at.duration_since(SystemTime::now()).unwrap_or_default();
@@ -131,7 +136,7 @@ impl State {
     ) {
         self.sweep(now);
         let ttl = kept.lasts().map_or(settings.ttl, |l| l.min(settings.ttl));
-        let bytes = kept.value.len();
+        let bytes = kept.size();
         let fits = settings.entries > 0 && bytes <= settings.bytes;
         let Some(until) = now.checked_add(ttl).filter(|until| *until > now && fits) else {
             return;
@@ -198,7 +203,7 @@ impl State {
 
     fn remove(&mut self, key: &Key) {
         if let Some(entry) = self.entries.remove(key) {
-            self.bytes -= entry.kept.value.len();
+            self.bytes -= entry.kept.size();
             self.order.remove(&entry.used);
         }
     }

@@ -26,7 +26,7 @@ pub struct CacheSettings {
     pub ttl: Duration,
     /// How many values are kept. 256 by default.
     pub entries: usize,
-    /// How many bytes they have together. 1 MiB by default.
+    /// How many bytes they have together, with their labels. 1 MiB by default.
     pub bytes: usize,
 }
 

@@ -8,7 +8,7 @@ use rustix::io::FdFlags;
 use super::folder::{Folder, KEY_FILE, LOCK_FILE, fresh_name, is_ours};
 use super::{KeySource, Owner, ReadWatch, RuntimeDir};
 use crate::qemu::MasterKey;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, typed};
 
 /// The master key in a file: `RUNTIME/keyhaul-RANDOM/master-key.aes`, mode 0600 in a folder of
 /// mode 0700, both of the user QEMU runs as.
@@ -47,7 +47,7 @@ impl FileChannel {
                     others.map_or(0, |o| o.uid)
                 ),
             )
-            .with_advice(format!("chmod 0711 {path}")));
+            .with_advice(format!("chmod 0711 {}", typed(path))));
         }
         let name = fresh_name()?;
         let path = format!("{}/{name}", runtime.text());

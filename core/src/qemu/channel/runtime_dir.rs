@@ -6,7 +6,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, typed};
 
 /// How long to wait for another keyhaul that is sweeping, which takes microseconds.
 const SWEEP_LIMIT: Duration = Duration::from_secs(5);
@@ -108,7 +108,7 @@ impl RuntimeDir {
                     "others can write in {path}: it has mode {:04o}",
                     stat.st_mode & 0o7777
                 ),
-                format!("chmod go-w {path}"),
+                format!("chmod go-w {}", typed(path)),
             );
         }
         Ok(Self { path, fd })
