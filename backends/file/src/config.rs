@@ -92,12 +92,10 @@ impl Encrypted {
             .with_advice("add identity = \"file:/etc/keyhaul/identity\" or identity = \"credential:NAME\" to the store")
         })?;
         if matches!(identity, CredentialSource::Env(_)) {
-            return Err(at(
-                config,
-                "identity",
-                "an identity does not come from the environment, which other processes of the same user can read",
-            )
-            .with_advice("use file:PATH, credential:NAME or fd:N"));
+            let rule = "an identity does not come from the environment, which other processes of the same user can read";
+            return Err(options
+                .invalid("identity", rule)
+                .with_advice("use file:PATH, credential:NAME or fd:N"));
         }
         let keep_versions = match options.integer("keep-versions") {
             None => DEFAULT_KEEP,
@@ -105,15 +103,12 @@ impl Encrypted {
                 .ok()
                 .filter(|keep| (1..=MAX_KEEP).contains(keep))
                 .ok_or_else(|| {
-                    at(
-                        config,
-                        "keep-versions",
-                        format!("`keep-versions` is 1 to {MAX_KEEP}"),
-                    )
+                    let rule = format!("`keep-versions` is 1 to {MAX_KEEP}");
+                    options.invalid("keep-versions", rule)
                 })?,
         };
         let recipients = parse_recipients(options.texts("recipients"))
-            .map_err(|error| placed(config, "recipients", error))?;
+            .map_err(|error| options.placed("recipients", error))?;
         Ok(Self {
             root,
             identity,
@@ -126,14 +121,13 @@ impl Encrypted {
 
 impl Plain {
     fn new(config: &StoreConfig, root: PathBuf, create: bool) -> Result<Self> {
+        let options = &config.options;
         for name in ["identity", "recipients", "keep-versions"] {
-            if config.options.has(name) {
-                return Err(at(
-                    config,
-                    name,
-                    format!("`{name}` has no meaning for a clear-text store"),
-                )
-                .with_advice(format!("leave it out, or use the scheme `{ENCRYPTED}`")));
+            if options.has(name) {
+                let rule = format!("`{name}` has no meaning for a clear-text store");
+                return Err(options
+                    .invalid(name, rule)
+                    .with_advice(format!("leave it out, or use the scheme `{ENCRYPTED}`")));
             }
         }
         Ok(Self { root, create })
@@ -182,20 +176,5 @@ fn root(config: &StoreConfig) -> Result<PathBuf> {
         Ok(path) if path.parent().is_some() => Ok(path),
         Ok(_) => refuse("a file store's root is not `/`"),
         Err(()) => refuse("a file store's url names a folder on this host"),
-    }
-}
-
-fn at(
-    config: &StoreConfig,
-    option: &str,
-    rule: impl Into<std::borrow::Cow<'static, str>>,
-) -> Error {
-    placed(config, option, Error::new(ErrorKind::InvalidConfig, rule))
-}
-
-fn placed(config: &StoreConfig, option: &str, error: Error) -> Error {
-    match config.options.place(option) {
-        Some(place) => error.with_place(place),
-        None => error,
     }
 }

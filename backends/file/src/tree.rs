@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use keyhaul_core::{Error, ErrorKind, Result};
+use keyhaul_core::{Error, ErrorKind, Result, typed};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -292,7 +292,7 @@ fn check(stat: &Stat, path: &Path, wanted: &str) -> Result<()> {
                 stat.st_uid
             ),
         )
-        .with_advice(format!("chown {us} {}", path.display())));
+        .with_advice(format!("chown {us} {}", typed(path))));
     }
     if stat.st_mode & 0o077 != 0 {
         return Err(unsafe_path(
@@ -302,7 +302,7 @@ fn check(stat: &Stat, path: &Path, wanted: &str) -> Result<()> {
                 stat.st_mode & 0o7777
             ),
         )
-        .with_advice(format!("chmod {wanted} {}", path.display())));
+        .with_advice(format!("chmod {wanted} {}", typed(path))));
     }
     Ok(())
 }

@@ -7,10 +7,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
-use keyhaul_core::registry::Value;
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_core::{
     Alphabet, Capability, DeleteOptions, ErrorKind, Field, GetOptions, IdempotencyId, ListOptions,
     PutMode, PutOptions, Recipe, Registry, SecretBytes, SecretPath, SecretStore, SecretStoreExt,
+    StoreConfig,
 };
 use keyhaul_file::{FileFactory, FileStore, MAX_VALUE};
 use support::*;
@@ -430,9 +431,8 @@ fn configurations_are_refused_with_the_rule() {
         ),
         ("file+plain:///s", vec![identity()], "no meaning"),
     ] {
-        let config =
-            keyhaul_core::StoreConfig::new("s", url, options(all), "t:1:1").expect("a URL");
-        let error = registry.open(&config).expect_err(rule);
+        let config = StoreConfig::new("s", url, Options::at("t:2:1", all), "t:1:1");
+        let error = registry.open(&config.expect("a URL")).expect_err(rule);
         assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
         assert!(error.message().contains(rule), "{error}");
         assert!(!format!("{error:?}").contains("SECRET-KEY-1X"));

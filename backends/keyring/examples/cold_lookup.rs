@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::Options;
 use keyhaul_core::{
     GetOptions, PutOptions, SecretBytes, SecretPath, SecretStore, StoreConfig, StoreFactory,
 };
@@ -107,13 +107,9 @@ fn store(session: &str) -> Done<Arc<dyn SecretStore>> {
 }
 
 fn open(session: &str, bus: Option<String>) -> Done<Arc<dyn SecretStore>> {
-    let given = [("session", Some(session.to_owned())), ("bus", bus)];
-    let options = given.into_iter().filter_map(|(name, text)| {
-        let value = Value::Text(text?);
-        let place = String::new();
-        Some((name.to_owned(), OptionValue { value, place }))
-    });
-    let options = Options(options.collect());
+    let bus = bus.map(|bus| ("bus", bus));
+    let given = [("session", session.to_owned())].into_iter().chain(bus);
+    let options = Options::at("", given);
     let config = StoreConfig::new("ring", "keyring+secret-service:", options, "")?;
     Ok(KeyringFactory.open(&config)?)
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use keyhaul_core::registry::{OptionKind, OptionSpec};
+use keyhaul_core::registry::{OptionKind, OptionSpec, Options};
 use keyhaul_core::{Error, ErrorKind, Result, StoreConfig};
 use url::Url;
 
@@ -121,33 +121,28 @@ impl Service {
                 "write {SECRET_SERVICE}: for the default collection, or {SECRET_SERVICE}:/COLLECTION"
             ))
         })?;
-        let encrypted = match config.options.text("session") {
+        let options = &config.options;
+        let encrypted = match options.text("session") {
             None | Some("dh") => true,
             Some("plain") => false,
             Some(other) => {
-                return Err(at(
-                    config,
-                    "session",
-                    format!("`session` is dh or plain, not `{other}`"),
-                ));
+                let rule = format!("`session` is dh or plain, not `{other}`");
+                return Err(options.invalid("session", rule));
             }
         };
-        let bus = config.options.text("bus").map(str::to_owned);
+        let bus = options.text("bus").map(str::to_owned);
         if bus.as_deref().is_some_and(|bus| !bus.starts_with("unix:")) {
-            return Err(at(
-                config,
-                "bus",
-                "`bus` is the address of a socket on this host",
-            )
-            .with_advice(
-                "write unix:path=/run/user/1000/bus, or what $DBUS_SESSION_BUS_ADDRESS says",
-            ));
+            return Err(options
+                .invalid("bus", "`bus` is the address of a socket on this host")
+                .with_advice(
+                    "write unix:path=/run/user/1000/bus, or what $DBUS_SESSION_BUS_ADDRESS says",
+                ));
         }
         Ok(Self {
             collection: Some(collection).filter(|name| !name.is_empty()),
-            service: word(config, "service")?,
+            service: word(options, "service")?,
             encrypted,
-            prompt: config.options.boolean("prompt").unwrap_or(false),
+            prompt: options.boolean("prompt").unwrap_or(false),
             bus,
         })
     }
@@ -167,22 +162,19 @@ impl Kernel {
                 );
             }
         };
-        let prefix = word(config, "prefix")?;
+        let options = &config.options;
+        let prefix = word(options, "prefix")?;
         if prefix.ends_with(".note") {
-            return Err(at(
-                config,
+            return Err(options.invalid(
                 "prefix",
                 "`prefix` does not end in `.note`, which keyhaul's own notes do",
             ));
         }
-        let expire_after = config.options.duration("expire-after")?;
+        let expire_after = options.duration("expire-after")?;
         if expire_after.is_some_and(|time| time.is_zero()) {
-            return Err(at(
-                config,
-                "expire-after",
-                "`expire-after` is longer than nothing",
-            )
-            .with_advice("leave it out for keys that do not expire"));
+            return Err(options
+                .invalid("expire-after", "`expire-after` is longer than nothing")
+                .with_advice("leave it out for keys that do not expire"));
         }
         Ok(Self {
             keyring,
@@ -203,11 +195,10 @@ fn place(url: &Url) -> Option<String> {
 }
 
 /// An option that stands in every item: a word of its own, `keyhaul` by default.
-fn word(config: &StoreConfig, option: &str) -> Result<String> {
-    let word = config.options.text(option).unwrap_or("keyhaul");
+fn word(options: &Options, option: &str) -> Result<String> {
+    let word = options.text(option).unwrap_or("keyhaul");
     if word.is_empty() || word.len() > 255 || word.contains(char::is_control) {
-        return Err(at(
-            config,
+        return Err(options.invalid(
             option,
             format!("`{option}` has 1 to 255 bytes and no control characters"),
         ));
@@ -216,15 +207,12 @@ fn word(config: &StoreConfig, option: &str) -> Result<String> {
 }
 
 fn refuse_options(config: &StoreConfig, names: &[&str]) -> Result<()> {
+    let options = &config.options;
     for name in names {
-        if config.options.has(name) {
+        if options.has(name) {
             let scheme = config.url.scheme();
-            return Err(at(
-                config,
-                name,
-                format!("`{name}` has no meaning for a {scheme} store"),
-            )
-            .with_advice("leave it out"));
+            let rule = format!("`{name}` has no meaning for a {scheme} store");
+            return Err(options.invalid(name, rule).with_advice("leave it out"));
         }
     }
     Ok(())
@@ -234,26 +222,14 @@ fn invalid(rule: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidConfig, rule)
 }
 
-fn at(config: &StoreConfig, option: &str, rule: impl Into<Cow<'static, str>>) -> Error {
-    match config.options.place(option) {
-        Some(place) => invalid(rule).with_place(place),
-        None => invalid(rule),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use keyhaul_core::registry::{OptionValue, Options, Value};
+    use keyhaul_core::registry::Value;
 
     use super::*;
 
     fn settings(url: &str, options: &[(&str, Value)]) -> Result<Settings> {
-        let options = options.iter().map(|(name, value)| {
-            let value = value.clone();
-            let place = "keyhaul.toml:3:1".to_owned();
-            ((*name).to_owned(), OptionValue { value, place })
-        });
-        let options = Options(options.collect());
+        let options = Options::at("keyhaul.toml:3:1", options.iter().cloned());
         Settings::new(&StoreConfig::new("ring", url, options, "keyhaul.toml:2:1")?)
     }
 

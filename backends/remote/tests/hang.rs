@@ -1,20 +1,20 @@
 //! Disks that hang: whoever waits is told in time, nothing is told that is not recorded, and what is
-//! decided in memory goes on.
+//! decided in memory goes on. A service whose disk hangs ends all the same when it is told to.
 
 mod ground;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keyhaul_core::MemoryStore;
+use keyhaul_core::{ErrorKind, MemoryStore};
 use serde_json::json;
 
-use ground::hanging::Hanging;
+use ground::hanging::{Hanging, Threads};
 use ground::{Ground, LIMIT, read, request};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_hangs_is_not_awaited_without_end_and_nothing_is_told_meanwhile() {
-    let ground = Ground::start(Arc::new(MemoryStore::new("memory"))).await;
+    let (ground, threads) = Threads::of(Ground::start(Arc::new(MemoryStore::new("memory")))).await;
     ground.generate("web01/root").await;
     ground.grant("web01", "n").await;
     let (node, manager) = (ground.who("node/n"), ground.who("manager/m"));
@@ -27,7 +27,7 @@ async fn a_disk_that_hangs_is_not_awaited_without_end_and_nothing_is_told_meanwh
     };
 
     // The state's disk: a change waits for it, and its caller is told in time.
-    let state = Hanging::thread("state").await;
+    let state = Hanging::thread(&threads, "state").await;
     let mut wire = ground.wire(Some(&manager)).await.expect("let in");
     let body = json!({"scope": "web02", "node": "n"}).to_string();
     let patience = "keyhaul-timeout-ms: 500\r\n";
@@ -57,7 +57,7 @@ async fn a_disk_that_hangs_is_not_awaited_without_end_and_nothing_is_told_meanwh
     }
 
     // The audit's disk: nothing is told, and nothing is begun.
-    let hanging = Hanging::thread("audit").await;
+    let hanging = Hanging::thread(&threads, "audit").await;
     let begun = Instant::now();
     let body = read(&["web01/root"]);
     let grant = json!({"scope": "web03", "node": "n"});
@@ -82,4 +82,32 @@ async fn a_disk_that_hangs_is_not_awaited_without_end_and_nothing_is_told_meanwh
         grants.contains("web02") && !grants.contains("web03"),
         "{grants}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_disk_hangs_ends_in_time_and_says_what_is_lost() {
+    let (ground, threads) = Threads::of(Ground::start(Arc::new(MemoryStore::new("memory")))).await;
+    ground.generate("web01/root").await;
+    ground.grant("web01", "n").await;
+    let (node, manager) = (ground.who("node/n"), ground.who("manager/m"));
+    let hanging = Hanging::thread(&threads, "state").await;
+    // What was fetched is written down soon, and that hangs: nothing that needs the file is
+    // answered from then on.
+    assert!(ground.serves(&node, "web01/root").await);
+    let begun = Instant::now();
+    loop {
+        let answer = ground.ask(&manager, "GET", "/v1/nodes", None).await;
+        if answer.status != 200 {
+            assert_eq!(answer.kind(), "Timeout", "{answer:?}");
+            break;
+        }
+        assert!(begun.elapsed() < LIMIT, "it never hangs");
+    }
+    let begun = Instant::now();
+    // The service manager would kill it after 90 seconds.
+    let ended = tokio::time::timeout(Duration::from_secs(60), ground.end()).await;
+    let ended = ended.unwrap_or_else(|_| panic!("it hangs for {:?}", begun.elapsed()));
+    let error = ended.expect_err("what was buffered is not written down");
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    drop(hanging);
 }

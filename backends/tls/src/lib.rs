@@ -3,12 +3,14 @@
 //!
 //! What an error says of a server, and which setting mends it, is each backend's own.
 
+mod client;
 mod pem;
 mod source;
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 
+pub use client::Client;
 pub use pem::{certificates, invalid, key, key_text, read};
 pub use source::find;
 

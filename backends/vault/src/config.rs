@@ -124,21 +124,21 @@ impl Config {
         let engine = match options.text("engine") {
             None | Some("kv") => Engine::Kv,
             Some("leased") => Engine::Leased,
-            Some(_) => return Err(at(store, "engine", "`engine` is `kv` or `leased`")),
+            Some(_) => return Err(options.invalid("engine", "`engine` is `kv` or `leased`")),
         };
         if engine == Engine::Kv
             && options.text("field") == Some(Field::ALL)
             && options.has("encoding")
         {
-            return Err(at(store, "encoding", "a whole map has no encoding"));
+            return Err(options.invalid("encoding", "a whole map has no encoding"));
         }
         if engine == Engine::Leased {
             for name in ["delete", "encoding", "kv-version"] {
                 if options.has(name) {
                     let rule = format!("`{name}` has no meaning for a leased engine");
-                    return Err(
-                        at(store, name, rule).with_advice("leave it out, or engine = \"kv\"")
-                    );
+                    return Err(options
+                        .invalid(name, rule)
+                        .with_advice("leave it out, or engine = \"kv\""));
                 }
             }
         }
@@ -146,7 +146,7 @@ impl Config {
             .text("kv-version")
             .map(|name| {
                 KvVersion::from_name(name)
-                    .ok_or_else(|| at(store, "kv-version", "`kv-version` is \"1\" or \"2\""))
+                    .ok_or_else(|| options.invalid("kv-version", "`kv-version` is \"1\" or \"2\""))
             })
             .transpose()?;
         let encoding = match options.text("encoding") {
@@ -155,7 +155,7 @@ impl Config {
             Some("hex") => Some(Encoding::Hex),
             Some(_) => {
                 let rule = "`encoding` is `base64` or `hex`";
-                return Err(at(store, "encoding", rule).with_advice(
+                return Err(options.invalid("encoding", rule).with_advice(
                     "leave it out for text, and for bytes that keyhaul itself marks; a route's `encoding` decodes what is read through that route",
                 ));
             }
@@ -163,18 +163,17 @@ impl Config {
         let soft_delete = match options.text("delete") {
             None | Some("all") => false,
             Some("soft") if kv_version == Some(KvVersion::One) => {
-                return Err(at(store, "delete", "KV version 1 deletes for good"));
+                return Err(options.invalid("delete", "KV version 1 deletes for good"));
             }
             Some("soft") => true,
-            Some(_) => return Err(at(store, "delete", "`delete` is `all` or `soft`")),
+            Some(_) => return Err(options.invalid("delete", "`delete` is `all` or `soft`")),
         };
         let field = match (options.text("field"), engine) {
             (None, Engine::Kv) => Field::new(VALUE)?,
             (None, Engine::Leased) => Field::new(PASSWORD)?,
             (Some(Field::ALL), _) => Field::all(),
-            (Some(name), _) => {
-                Field::new(name).map_err(|error| at(store, "field", error.message().to_owned()))?
-            }
+            (Some(name), _) => Field::new(name)
+                .map_err(|error| options.invalid("field", error.message().to_owned()))?,
         };
         let namespace = options.text("namespace").map(|text| text.trim_matches('/'));
         Ok(Self {
@@ -243,11 +242,10 @@ fn mount(store: &StoreConfig) -> Result<String> {
         ("", Some(mount)) => mount.trim_matches('/'),
         (mount, None) => mount,
         _ => {
-            return Err(
-                at(store, "mount", "the url names the mount already").with_advice(
-                    "leave `mount` out; it is for vault+unix, whose url names the socket",
-                ),
-            );
+            let rule = "the url names the mount already";
+            return Err(store.options.invalid("mount", rule).with_advice(
+                "leave `mount` out; it is for vault+unix, whose url names the socket",
+            ));
         }
     };
     if mount.is_empty() {
@@ -279,30 +277,15 @@ fn refuse(store: &StoreConfig, rule: impl Into<Cow<'static, str>>) -> Error {
         .with_place(&store.place)
 }
 
-fn at(store: &StoreConfig, option: &str, rule: impl Into<Cow<'static, str>>) -> Error {
-    let error = Error::new(ErrorKind::InvalidConfig, rule);
-    match store.options.place(option) {
-        Some(place) => error.with_place(place),
-        None => error,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use keyhaul_core::registry::{OptionValue, Options, Value};
+    use keyhaul_core::registry::Options;
 
     use super::*;
 
     fn store(url: &str, options: &[(&str, &str)]) -> StoreConfig {
-        let value = |text: &str| OptionValue {
-            value: Value::Text(text.to_owned()),
-            place: "keyhaul.toml:7:3".into(),
-        };
-        let options = options
-            .iter()
-            .map(|(name, text)| ((*name).to_owned(), value(text)));
-        StoreConfig::new("site", url, Options(options.collect()), "keyhaul.toml:5:1")
-            .expect("a store")
+        let options = Options::at("keyhaul.toml:7:3", options.iter().copied());
+        StoreConfig::new("site", url, options, "keyhaul.toml:5:1").expect("a store")
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use keyhaul_core::{Error, ErrorKind};
+use keyhaul_core::{Error, ErrorKind, misleads};
 use keyhaul_tls::find;
 use rustls::{AlertDescription, CertificateError};
 
@@ -168,13 +168,11 @@ pub(crate) fn tls(error: &rustls::Error, address: &Address) -> Error {
     }
 }
 
-/// A server's words in one line of bounded length, control characters escaped.
+/// A server's words in one line of bounded length, what [`misleads`] escaped.
 pub(crate) fn printable(text: &str) -> String {
     let mut line = String::new();
     for character in bounded(text.trim()).chars() {
-        if character.is_control()
-            || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
+        if misleads(character) {
             line.extend(character.escape_default());
         } else {
             line.push(character);

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::{Duration, Instant};
 
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::Options;
 use keyhaul_core::{
     ErrorKind, Field, GetOptions, ListOptions, PutMode, PutOptions, Request, SecretBytes,
     SecretPath, SecretStore as _, StoreConfig, Version,
@@ -36,9 +36,10 @@ impl Site {
             .expect("opened");
         file.write_all(b"hvs.hunter2").expect("written");
         let source = format!("file:{}", token.display());
-        let auth = options(&[("method", "token"), ("token", &source)]);
-        let mut options = options(given);
-        options.0.insert("auth".into(), option(Value::Table(auth)));
+        let place = "keyhaul.toml:2:1";
+        let auth = Options::at(place, [("method", "token"), ("token", &source)]);
+        let mut options = Options::at(place, given.iter().copied());
+        options.0.extend(Options::at(place, [("auth", auth)]).0);
         let url = format!("vault+{}/secret", server.url());
         let config = StoreConfig::new("site", &url, options, "keyhaul.toml:1:1").expect("a store");
         Self {
@@ -46,18 +47,6 @@ impl Site {
             _folder: folder,
         }
     }
-}
-
-fn options(texts: &[(&str, &str)]) -> Options {
-    let texts = texts
-        .iter()
-        .map(|(name, text)| ((*name).to_owned(), option(Value::Text((*text).to_owned()))));
-    Options(texts.collect())
-}
-
-fn option(value: Value) -> OptionValue {
-    let place = "keyhaul.toml:2:1".to_owned();
-    OptionValue { value, place }
 }
 
 fn path(text: &str) -> SecretPath {

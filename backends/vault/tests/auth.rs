@@ -4,7 +4,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::Options;
 use keyhaul_core::{
     Capability, Error, ErrorKind, GetOptions, SecretBytes, SecretPath, SecretStore, StoreConfig,
 };
@@ -28,15 +28,8 @@ fn server() -> &'static OpenBao {
 
 /// A store of the shared server, as the policy declares it.
 fn config(auth: &[(&str, &str)]) -> StoreConfig {
-    let option = |value| {
-        let place = "keyhaul.toml:2:1".to_owned();
-        OptionValue { value, place }
-    };
-    let auth = auth
-        .iter()
-        .map(|(key, text)| ((*key).to_owned(), option(Value::Text((*text).to_owned()))));
-    let auth = option(Value::Table(Options(auth.collect())));
-    let options = Options([("auth".to_owned(), auth)].into());
+    let auth = Options::at("keyhaul.toml:2:1", auth.iter().copied());
+    let options = Options::at("keyhaul.toml:2:1", [("auth", auth)]);
     let address = server().address().replace("http://", "vault+http://");
     StoreConfig::new(
         "site",

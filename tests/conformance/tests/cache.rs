@@ -241,6 +241,23 @@ async fn bounded_in_entries_and_bytes() {
     }
 }
 
+#[tokio::test]
+async fn labels_count_among_the_bytes() {
+    for (label, asked) in [(10, 1), (1000, 2)] {
+        let inner = faulty([]).await;
+        let labels = [("owner".to_owned(), "x".repeat(label))].into();
+        let options = PutOptions::default().labels(labels);
+        let put = inner.put(&path("a"), &value(), &options).await;
+        put.expect("written");
+        let before = inner.seen().len();
+        let settings = CacheSettings::new(30 * SECOND).bounded(10, 1000);
+        let store = Cache::over(settings, inner.clone());
+        read(&*store, "a").await.expect("there");
+        read(&*store, "a").await.expect("there");
+        assert_eq!(inner.seen().len() - before, asked, "{label}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_flight_serves_all_who_ask() {
     let inner = faulty([Fault::Delay(SECOND)]).await;

@@ -3,12 +3,11 @@
 
 pub mod processes;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_core::{
     Error, GetOptions, PutMode, PutOptions, Result, SecretBytes, SecretPath, SecretStore,
     StoreConfig, Version,
@@ -65,29 +64,18 @@ impl Host {
 /// An encrypted store that makes what is missing, unless `more` says otherwise.
 pub fn config(root: &Path, identity: &Path, more: Vec<(&str, Value)>) -> StoreConfig {
     let mut all = vec![
-        (
-            "identity",
-            Value::Text(format!("file:{}", identity.display())),
-        ),
-        ("create", Value::Boolean(true)),
+        ("identity", format!("file:{}", identity.display()).into()),
+        ("create", true.into()),
     ];
     all.extend(more);
     let url = format!("file://{}", root.display());
-    StoreConfig::new("local", &url, options(all), "test:1:1").expect("a valid URL")
+    StoreConfig::new("local", &url, Options::at("test:2:1", all), "test:1:1").expect("a valid URL")
 }
 
 pub fn plain_config(root: &Path) -> StoreConfig {
     let url = format!("file+plain://{}", root.display());
-    let all = options(vec![("create", Value::Boolean(true))]);
+    let all = Options::at("test:2:1", [("create", true)]);
     StoreConfig::new("qemu", &url, all, "test:1:1").expect("a valid URL")
-}
-
-pub fn options(all: Vec<(&str, Value)>) -> Options {
-    let place = |(name, value): (&str, Value)| {
-        let place = "test:2:1".to_owned();
-        (name.to_owned(), OptionValue { value, place })
-    };
-    Options(all.into_iter().map(place).collect::<BTreeMap<_, _>>())
 }
 
 pub fn path(text: &str) -> SecretPath {

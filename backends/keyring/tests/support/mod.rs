@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyhaul_core::layers::{LayerSettings, standard};
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_core::{SecretBytes, SecretPath, SecretStore, StoreConfig, StoreFactory};
 use keyhaul_keyring::KeyringFactory;
 
@@ -18,12 +18,7 @@ pub const INSTALL: &str = "apt-get install gnome-keyring dbus libsecret-tools ke
 
 /// A store at `url` with these options, as the policy would open it.
 pub fn open(url: &str, options: &[(&str, Value)]) -> Arc<dyn SecretStore> {
-    let options = options.iter().map(|(name, value)| {
-        let value = value.clone();
-        let place = "keyhaul.toml:3:1".to_owned();
-        ((*name).to_owned(), OptionValue { value, place })
-    });
-    let options = Options(options.collect());
+    let options = Options::at("keyhaul.toml:3:1", options.iter().cloned());
     let config = StoreConfig::new("ring", url, options, "keyhaul.toml:2:1").expect("a config");
     KeyringFactory.open(&config).expect("no I/O, no failure")
 }

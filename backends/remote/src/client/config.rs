@@ -63,12 +63,13 @@ impl Settings {
         let key = key.ok_or_else(|| missing("client-key"))?;
         if matches!(key, CredentialSource::Env(_)) {
             let rule = "a private key does not come from the environment, which other processes of the same user can read";
-            return Err(at(config, "client-key", rule)
+            return Err(options
+                .invalid("client-key", rule)
                 .with_advice("use file:PATH, credential:NAME or fd:N"));
         }
         let path = |name| match options.text(name) {
             None => Err(missing(name)),
-            Some("") => Err(at(config, name, format!("`{name}` is the path of a file"))),
+            Some("") => Err(options.invalid(name, format!("`{name}` is the path of a file"))),
             Some(path) => Ok(PathBuf::from(path)),
         };
         Ok(Self {
@@ -138,22 +139,22 @@ impl fmt::Display for Address {
 }
 
 fn addresses(config: &StoreConfig) -> Result<Vec<Address>> {
-    let further = config.options.texts("addresses");
+    let options = &config.options;
+    let further = options.texts("addresses");
     if further.len() >= MAX_ADDRESSES {
         let rule = format!("a key service has at most {MAX_ADDRESSES} addresses");
-        return Err(at(config, "addresses", rule));
+        return Err(options.invalid("addresses", rule));
     }
     let mut addresses = vec![of_url(&config.url)?];
     for text in further {
         let address = Address::parse(text).ok_or_else(|| {
-            at(config, "addresses", "one of `addresses` is none").with_advice(FORM)
+            options
+                .invalid("addresses", "one of `addresses` is none")
+                .with_advice(FORM)
         })?;
         if addresses.contains(&address) {
-            return Err(at(
-                config,
-                "addresses",
-                format!("{address} is there twice, the store's url included"),
-            ));
+            let rule = format!("{address} is there twice, the store's url included");
+            return Err(options.invalid("addresses", rule));
         }
         addresses.push(address);
     }
@@ -196,39 +197,22 @@ fn missing(option: &str) -> Error {
     .with_advice("give ca-cert = \"PATH\", client-cert = \"PATH\" and client-key = \"file:PATH\": both ends show certificates")
 }
 
-fn at(
-    config: &StoreConfig,
-    option: &str,
-    rule: impl Into<std::borrow::Cow<'static, str>>,
-) -> Error {
-    let error = Error::new(ErrorKind::InvalidConfig, rule);
-    match config.options.place(option) {
-        Some(place) => error.with_place(place),
-        None => error,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use keyhaul_core::registry::{OptionValue, Options, Value};
+    use keyhaul_core::registry::{Options, Value};
 
     use super::*;
 
     fn config(url: &str, addresses: &[&str]) -> StoreConfig {
-        let text = |text: &str| Value::Text(text.into());
         let list = addresses.iter().map(|text| (*text).to_owned()).collect();
         let values = [
-            ("ca-cert", text("/etc/keyhaul/ca.pem")),
-            ("client-cert", text("/etc/keyhaul/node.pem")),
-            ("client-key", text("file:/etc/keyhaul/node.key")),
+            ("ca-cert", "/etc/keyhaul/ca.pem".into()),
+            ("client-cert", "/etc/keyhaul/node.pem".into()),
+            ("client-key", "file:/etc/keyhaul/node.key".into()),
             ("addresses", Value::Texts(list)),
         ];
-        let place = "keyhaul.toml:3:1".to_owned();
-        let options = values.map(|(name, value)| {
-            let place = place.clone();
-            (name.to_owned(), OptionValue { value, place })
-        });
-        StoreConfig::new("site", url, Options(options.into()), place).expect("a url")
+        let place = "keyhaul.toml:3:1";
+        StoreConfig::new("site", url, Options::at(place, values), place).expect("a url")
     }
 
     #[test]

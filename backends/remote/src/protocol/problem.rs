@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keyhaul_core::{Error, ErrorKind};
+use keyhaul_core::{Error, ErrorKind, misleads};
 use serde::{Deserialize, Serialize};
 
 /// The media type of a failed answer.
@@ -73,7 +73,7 @@ impl Problem {
 }
 
 fn clean(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    let shown = |c: char| if misleads(c) { ' ' } else { c };
     text.chars().take(MAX_TEXT).map(shown).collect()
 }
 
@@ -103,11 +103,11 @@ mod tests {
     #[test]
     fn what_the_far_end_says_reaches_no_terminal_as_it_is() {
         let mut problem = Problem::of(&Error::new(ErrorKind::NotFound, "x"), None);
-        problem.detail = format!("\u{1b}[2J\n{}", "a".repeat(5000));
+        problem.detail = format!("\u{1b}[2J\n\u{202e}{}", "a".repeat(5000));
         problem.kind = "Newer".into();
         let error = problem.error();
         assert_eq!(error.kind(), ErrorKind::Internal);
-        assert!(!error.message().contains(char::is_control));
+        assert!(!error.message().contains(misleads));
         assert_eq!(error.message().chars().count(), 1000);
     }
 }

@@ -30,6 +30,9 @@ impl Keeper {
         let thread = thread::Builder::new().name(name.into()).spawn(move || {
             // Dropped last, and by a panic too.
             let _until = until;
+            // To wake a task takes this thread's part of the runtime, which is made at its first use. That
+            // takes a lock of the system's linker, which a library can hold for ever while it is loaded.
+            let _ = tokio::runtime::Handle::try_current();
             work();
         });
         let thread = thread

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use keyhaul_core::{Error, ErrorKind, Result};
+use keyhaul_core::{Error, ErrorKind, Result, typed};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
@@ -52,12 +52,12 @@ pub(super) fn open(path: &Path, what: &str) -> Result<File> {
     }
     let uid = rustix::process::geteuid().as_raw();
     if ![0, uid].contains(&metadata.uid()) {
-        let advice = format!("chown {uid} {shown}");
+        let advice = format!("chown {uid} {}", typed(path));
         return Err(refused("belongs to another user").with_advice(advice));
     }
     if metadata.mode() & 0o077 != 0 {
         let mode = format!("has mode {:04o}, open to others", metadata.mode() & 0o7777);
-        return Err(refused(&mode).with_advice(format!("chmod 0600 {shown}")));
+        return Err(refused(&mode).with_advice(format!("chmod 0600 {}", typed(path))));
     }
     if metadata.len() == 0 {
         // New, most likely: what is forced to the disk in it is lost without its name.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::Options;
 use keyhaul_core::{MemoryStore, Request, StoreConfig};
 use keyhaul_remote::client::Service;
 use keyhaul_remote::protocol::Role;
@@ -126,15 +126,8 @@ fn config(folder: &Path, address: SocketAddr) -> StoreConfig {
         ("client-cert", file("y.crt")),
         ("client-key", format!("file:{}", file("y.key"))),
     ];
-    let options = options.map(|(name, text)| {
-        let (value, place) = (Value::Text(text), "keyhaul.toml:1:1".to_owned());
-        (name.to_owned(), OptionValue { value, place })
-    });
-    let (url, options) = (
-        format!("keyhaul+https://{address}"),
-        Options(options.into()),
-    );
-    StoreConfig::new("site", &url, options, "keyhaul.toml:1:1").expect("a store")
+    let (url, place) = (format!("keyhaul+https://{address}"), "keyhaul.toml:1:1");
+    StoreConfig::new("site", &url, Options::at(place, options), place).expect("a store")
 }
 
 #[tokio::test(flavor = "multi_thread")]

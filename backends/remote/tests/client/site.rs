@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keyhaul_core::StoreConfig;
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_remote::client::{RemoteStore, Service};
 use keyhaul_servers::{Authority, Issued};
 use rustls::ServerConfig;
@@ -57,16 +57,12 @@ impl Site {
 pub fn config(folder: &Path, addresses: &[String]) -> StoreConfig {
     let file = |name: &str| folder.join(name).to_str().expect("text").to_owned();
     let values = [
-        ("ca-cert", Value::Text(file("ca.pem"))),
-        ("client-cert", Value::Text(file("y.crt"))),
-        ("client-key", Value::Text(format!("file:{}", file("y.key")))),
+        ("ca-cert", file("ca.pem").into()),
+        ("client-cert", file("y.crt").into()),
+        ("client-key", format!("file:{}", file("y.key")).into()),
         ("addresses", Value::Texts(addresses[1..].to_vec())),
     ];
-    let options = values.map(|(name, value)| {
-        let place = "keyhaul.toml:1:1".to_owned();
-        (name.to_owned(), OptionValue { value, place })
-    });
     let url = format!("keyhaul+https://{}", addresses[0]);
-    let options = Options(options.into());
-    StoreConfig::new("site", &url, options, "keyhaul.toml:1:1").expect("a store")
+    let place = "keyhaul.toml:1:1";
+    StoreConfig::new("site", &url, Options::at(place, values), place).expect("a store")
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use keyhaul_conformance::{Fault, FaultStore, Handles, Report};
 use keyhaul_core::layers::{self, LayerSettings};
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_core::{Capability, ErrorKind, Field, MemoryStore, SecretStore, StoreConfig};
 use keyhaul_file::FileStore;
 use keyhaul_servers::OpenBao;
@@ -50,13 +50,8 @@ fn layered(handles: &Handles, settings: &LayerSettings) -> Handles {
 }
 
 fn config(url: &str, options: impl IntoIterator<Item = (&'static str, Value)>) -> StoreConfig {
-    let place = "keyhaul.toml:2:1".to_owned();
-    let options = options.into_iter().map(|(name, value)| {
-        let place = place.clone();
-        (name.to_owned(), OptionValue { value, place })
-    });
-    let options = Options(options.collect());
-    StoreConfig::new("behind", url, options, place).expect("a store")
+    let place = "keyhaul.toml:2:1";
+    StoreConfig::new("behind", url, Options::at(place, options), place).expect("a store")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,10 +59,7 @@ async fn over_the_encrypted_file_store() {
     let folder = tempfile::tempdir().expect("a folder");
     let identity = format!("file:{}", folder.path().join("identity").display());
     let url = format!("file://{}", folder.path().join("store").display());
-    let options = [
-        ("identity", Value::Text(identity)),
-        ("create", Value::Boolean(true)),
-    ];
+    let options = [("identity", identity.into()), ("create", true.into())];
     let store = FileStore::open(&config(&url, options)).expect("opens");
     let own = store.capabilities().await.expect("capabilities").can;
     let can = keeps_the_contract(Arc::new(store), AT_ONCE).await;
@@ -145,16 +137,10 @@ fn openbao() -> (OpenBao, Arc<dyn SecretStore>) {
     std::fs::write(&token, server.root_token()).expect("written");
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(&token, private).expect("private");
-    let place = "keyhaul.toml:3:1".to_owned();
-    let text = |text: &str| OptionValue {
-        value: Value::Text(text.to_owned()),
-        place: place.clone(),
-    };
     let source = format!("file:{}", token.display());
-    let auth = [("method", text("token")), ("token", text(&source))];
-    let auth = auth.map(|(name, value)| (name.to_owned(), value));
+    let auth = [("method", "token"), ("token", &source)];
+    let auth = Options::at("keyhaul.toml:3:1", auth);
     let url = format!("vault+{}/site", server.address());
-    let options = [("auth", Value::Table(Options(auth.into())))];
-    let store = VaultStore::open(&config(&url, options)).expect("opens");
+    let store = VaultStore::open(&config(&url, [("auth", auth.into())])).expect("opens");
     (server, Arc::new(store))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keyhaul_conformance::Handles;
 use keyhaul_core::layers::Layer as _;
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::Options;
 use keyhaul_core::{Result, SecretStore, StoreConfig};
 use keyhaul_remote::client::Service;
 use keyhaul_remote::pki::{Authority, Subject};
@@ -124,13 +124,9 @@ impl Live {
             ("client-cert", file(&format!("{role}.crt"))),
             ("client-key", key),
         ];
-        let options = options.map(|(name, text)| {
-            let (value, place) = (Value::Text(text), "keyhaul.toml:1:1".to_owned());
-            (name.to_owned(), OptionValue { value, place })
-        });
         let url = format!("keyhaul+https://{}", self.address);
-        let options = Options(options.into());
-        let config = StoreConfig::new(role, &url, options, "keyhaul.toml:1:1");
+        let place = "keyhaul.toml:1:1";
+        let config = StoreConfig::new(role, &url, Options::at(place, options), place);
         Service::open(&config.expect("a store")).expect("opens")
     }
 

@@ -1,25 +1,45 @@
 //! A disk that hangs: strace holds a thread of the server back in the call that forces a file to it,
 //! as one that does not answer would.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Mutex;
+
 use super::LIMIT;
+
+/// The threads that one server started: others in this process have some of the same names.
+pub struct Threads(HashSet<PathBuf>);
+
+impl Threads {
+    /// Starts a server, and tells its threads from all that were there before.
+    pub async fn of<T>(start: impl Future<Output = T>) -> (T, Self) {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+        let _turn = ONE_AT_A_TIME.lock().await;
+        let before = tasks();
+        let server = start.await;
+        (server, Self(&tasks() - &before))
+    }
+}
+
+fn tasks() -> HashSet<PathBuf> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("threads");
+    tasks.map(|task| task.expect("a thread").path()).collect()
+}
 
 /// A thread that hangs whenever it forces a file to the disk, until this is dropped.
 pub struct Hanging(Child);
 
 impl Hanging {
-    /// Has the thread of this name hang: there is one, of the only server in this process.
-    pub async fn thread(name: &str) -> Self {
-        let tasks = std::fs::read_dir("/proc/self/task").expect("threads");
-        let mut tasks = tasks.map(|task| task.expect("a thread").path());
-        let is_it = |task: &Path| {
+    /// Has the server's thread of this name hang.
+    pub async fn thread(threads: &Threads, name: &str) -> Self {
+        let is_it = |task: &&PathBuf| {
             let comm = std::fs::read_to_string(task.join("comm"));
             comm.is_ok_and(|comm| comm.trim_end() == name)
         };
-        let task = tasks.find(|task| is_it(task)).expect("the thread");
+        let task = threads.0.iter().find(is_it).expect("the thread");
         let id = task.file_name().expect("a number").to_owned();
         let strace = Command::new("strace")
             .args(["-qq", "-o", "/dev/null", "-p"])

@@ -101,20 +101,17 @@ impl Method {
     /// # Errors
     /// `InvalidConfig` with the key that is missing, or that the method does not take.
     pub(crate) fn from_options(options: &Options) -> Result<Self> {
-        let refuse = |rule: String| Error::new(ErrorKind::InvalidConfig, rule);
         let names = names();
         let name = options.text("method").ok_or_else(|| {
-            refuse("`auth` needs a `method`".to_owned()).with_advice(format!("methods are {names}"))
+            Error::new(ErrorKind::InvalidConfig, "`auth` needs a `method`")
+                .with_advice(format!("methods are {names}"))
         })?;
         let keys = METHODS
             .iter()
             .find_map(|(known, keys)| (*known == name).then_some(*keys))
             .ok_or_else(|| {
-                placed(
-                    options,
-                    "method",
-                    refuse(format!("unknown method `{name}`; known are: {names}")),
-                )
+                let rule = format!("unknown method `{name}`; known are: {names}");
+                options.invalid("method", rule)
             })?;
         for key in options.0.keys() {
             if !["method", "mount"].contains(&key.as_str()) && !keys.contains(&key.as_str()) {
@@ -122,12 +119,12 @@ impl Method {
                     "`{key}` has no meaning for the method `{name}`, which takes: {}",
                     keys.join(", ")
                 );
-                return Err(placed(options, key, refuse(rule)));
+                return Err(options.invalid(key, rule));
             }
         }
         let mount = match options.text("mount") {
             None => name.to_owned(),
-            Some(text) => mount(text).map_err(|error| placed(options, "mount", error))?,
+            Some(text) => mount(text).map_err(|error| options.placed("mount", error))?,
         };
         let kind = Table { options, name }.kind()?;
         Ok(Self { mount, kind })
@@ -213,13 +210,9 @@ impl Table<'_> {
             (None, None) => Ok(SecretId::None),
             (Some(source), None) => Ok(SecretId::Plain(source)),
             (None, Some(source)) => Ok(SecretId::Wrapped(source)),
-            (Some(_), Some(_)) => Err(placed(
-                self.options,
+            (Some(_), Some(_)) => Err(self.options.invalid(
                 "wrapped-secret-id",
-                Error::new(
-                    ErrorKind::InvalidConfig,
-                    "`secret-id` and `wrapped-secret-id` exclude each other",
-                ),
+                "`secret-id` and `wrapped-secret-id` exclude each other",
             )),
         }
     }
@@ -227,25 +220,15 @@ impl Table<'_> {
     /// A text that is not empty.
     fn text(&self, key: &str) -> Result<Option<String>> {
         match self.options.text(key) {
-            Some("") => Err(placed(
-                self.options,
-                key,
-                Error::new(ErrorKind::InvalidConfig, format!("`{key}` is empty")),
-            )),
+            Some("") => Err(self.options.invalid(key, format!("`{key}` is empty"))),
             text => Ok(text.map(str::to_owned)),
         }
     }
 
     fn needed<T>(&self, found: Option<T>, key: &str) -> Result<T> {
         found.ok_or_else(|| {
-            placed(
-                self.options,
-                "method",
-                Error::new(
-                    ErrorKind::InvalidConfig,
-                    format!("the method `{}` needs `{key}`", self.name),
-                ),
-            )
+            let rule = format!("the method `{}` needs `{key}`", self.name);
+            self.options.invalid("method", rule)
         })
     }
 }
@@ -263,26 +246,12 @@ fn mount(text: &str) -> Result<String> {
     Ok(mount.to_owned())
 }
 
-fn placed(options: &Options, key: &str, error: Error) -> Error {
-    match options.place(key) {
-        Some(place) => error.with_place(place),
-        None => error,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use keyhaul_core::registry::{OptionValue, Value};
-
     use super::*;
 
     fn table(keys: &[(&str, &str)]) -> Result<Method> {
-        let entry = |(key, text): &(&str, &str)| {
-            let value = Value::Text((*text).to_owned());
-            let place = "keyhaul.toml:3:1".to_owned();
-            ((*key).to_owned(), OptionValue { value, place })
-        };
-        Method::from_options(&Options(keys.iter().map(entry).collect()))
+        Method::from_options(&Options::at("keyhaul.toml:3:1", keys.iter().copied()))
     }
 
     #[test]

@@ -173,9 +173,9 @@ impl Settings {
             .iter()
             .map(|text| Address::parse(text, "`trusted-addresses`"))
             .collect::<Result<_>>()
-            .map_err(|error| placed(options, "trusted-addresses", error))?;
+            .map_err(|error| options.placed("trusted-addresses", error))?;
         let proxies = Proxies::new(options.text("proxy"), environment)
-            .map_err(|error| placed(options, "proxy", error))?;
+            .map_err(|error| options.placed("proxy", error))?;
         let settings = Self {
             tls: from.tls()?,
             timeout: from.timeout()?,
@@ -246,9 +246,8 @@ impl From<'_> {
     fn check_path(&self, option: &str) -> Result<()> {
         match self.options.text(option) {
             Some(path) if !path.is_empty() && !path.starts_with('/') => {
-                let message = format!("`{option}` is an absolute path");
-                let error = Error::new(ErrorKind::InvalidConfig, message);
-                Err(placed(self.options, option, error))
+                let rule = format!("`{option}` is an absolute path");
+                Err(self.options.invalid(option, rule))
             }
             _ => Ok(()),
         }
@@ -279,12 +278,5 @@ impl From<'_> {
                 Ok(variable.map(|Variable { text, .. }| text))
             }
         }
-    }
-}
-
-fn placed(options: &Options, name: &str, error: Error) -> Error {
-    match options.place(name) {
-        Some(place) => error.with_place(place),
-        None => error,
     }
 }

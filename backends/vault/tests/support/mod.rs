@@ -2,13 +2,12 @@
 
 #![allow(dead_code, reason = "not every test file needs all of it")]
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::Options;
 use keyhaul_core::{GetOptions, SecretBytes, SecretPath, StoreConfig};
 use keyhaul_servers::OpenBao;
 use keyhaul_vault::VaultStore;
@@ -58,9 +57,10 @@ pub fn config_at(
     fs::write(&file, token).expect("written");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("private");
     let source = format!("file:{}", file.display());
-    let auth = table(&[("method", "token"), ("token", &source)]);
-    let mut options = table(options);
-    options.0.insert("auth".into(), value(Value::Table(auth)));
+    let place = "keyhaul.toml:2:1";
+    let auth = Options::at(place, [("method", "token"), ("token", &source)]);
+    let mut options = Options::at(place, options.iter().copied());
+    options.0.extend(Options::at(place, [("auth", auth)]).0);
     let address = format!("vault+{}", server.address());
     StoreConfig::new(
         "site",
@@ -69,18 +69,6 @@ pub fn config_at(
         "keyhaul.toml:1:1",
     )
     .expect("a store")
-}
-
-fn table(texts: &[(&str, &str)]) -> Options {
-    let texts = texts
-        .iter()
-        .map(|(name, text)| ((*name).to_owned(), value(Value::Text((*text).to_owned()))));
-    Options(texts.collect::<BTreeMap<_, _>>())
-}
-
-fn value(value: Value) -> OptionValue {
-    let place = "keyhaul.toml:2:1".to_owned();
-    OptionValue { value, place }
 }
 
 /// A path.

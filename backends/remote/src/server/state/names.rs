@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use keyhaul_core::policy::Pattern;
-use keyhaul_core::{Error, ErrorKind, Reference, Result};
+use keyhaul_core::{Error, ErrorKind, Reference, Result, shown};
 
 use super::time::timestamp;
 
@@ -62,14 +62,6 @@ fn segment(text: &str) -> Result<(), String> {
         Ok(_) => Err(format!("`{}` is more than one segment", shown(text))),
         Err(error) => Err(error.message().to_owned()),
     }
-}
-
-/// What somebody sent, as an error may show it.
-fn shown(text: &str) -> String {
-    text.chars()
-        .take(80)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }
 
 pub(super) fn invalid(rule: String) -> Error {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::Options;
 use keyhaul_core::{ErrorKind, Result};
 use keyhaul_servers::{OpenBao, Proxy};
 use reqwest::Method as Verb;
@@ -61,12 +61,7 @@ impl Files {
 }
 
 fn options(keys: &[(&str, &str)]) -> Options {
-    let entry = |(key, text): &(&str, &str)| {
-        let value = Value::Text((*text).to_owned());
-        let place = "keyhaul.toml:1:1".to_owned();
-        ((*key).to_owned(), OptionValue { value, place })
-    };
-    Options(keys.iter().map(entry).collect())
+    Options::at("keyhaul.toml:1:1", keys.iter().copied())
 }
 
 fn method(keys: &[(&str, &str)]) -> Method {

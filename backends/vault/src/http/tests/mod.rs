@@ -11,7 +11,7 @@ mod transport;
 
 use std::sync::OnceLock;
 
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_core::{Error, SecretBytes};
 use keyhaul_servers::OpenBao;
 use reqwest::Method;
@@ -23,11 +23,7 @@ pub(crate) use raw::Raw;
 
 /// Options as a policy gives them.
 fn options<const N: usize>(given: [(&str, Value); N]) -> Options {
-    let option = |(name, value): (&str, Value)| {
-        let place = format!("keyhaul.toml:1:{}", name.len());
-        (name.to_owned(), OptionValue { value, place })
-    };
-    Options(given.into_iter().map(option).collect())
+    Options::at("keyhaul.toml:1:1", given)
 }
 
 fn text(text: impl std::fmt::Display) -> Value {
