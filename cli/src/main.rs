@@ -3,6 +3,7 @@
 mod app;
 mod commands;
 mod deferred;
+mod ending;
 mod failure;
 mod fetch;
 mod global;
@@ -15,16 +16,21 @@ mod prompt;
 mod session;
 mod times;
 
-use std::process::ExitCode;
-
 use clap::FromArgMatches as _;
 
-fn main() -> ExitCode {
+fn main() -> ! {
     let inherited = hardening::harden();
     let matches = app::command().get_matches();
     let app = app::App::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     start_log(app.global.verbose);
-    let runs = matches!(app.command, app::Command::Run(_));
+    let broken = match app.command {
+        app::Command::Run(_) => failure::RUN,
+        _ => keyhaul_core::ErrorKind::Internal.exit_code(),
+    };
+    match commands::plugin::is_worker() {
+        true => ending::guard_worker(),
+        false => ending::guard(broken),
+    }
     let status = match std::panic::catch_unwind(|| app.run(inherited)) {
         Ok(Ok(status)) => status,
         Ok(Err(failure)) => {
@@ -32,11 +38,9 @@ fn main() -> ExitCode {
             failure.status()
         }
         // The hook has said where.
-        Err(_) if runs => failure::RUN,
-        Err(_) => keyhaul_core::ErrorKind::Internal.exit_code(),
+        Err(_) => broken,
     };
-    // Without running destructors of threads that a store may still block.
-    std::process::exit(status.into())
+    ending::end(status)
 }
 
 fn start_log(verbose: u8) {

@@ -10,6 +10,7 @@ use keyhaul_core::policy::{self, Location};
 use keyhaul_core::registry::Registry;
 use keyhaul_core::resolver::Resolver;
 use keyhaul_core::{Error, ErrorKind, Policy, Request, Result};
+use keyhaul_plugin_host::PluginFactory;
 
 use crate::failure::Outcome;
 use crate::global::Global;
@@ -105,19 +106,28 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// A resolver by a policy, with its audit. Opens no store.
 pub fn resolver(policy: Policy) -> Outcome<Resolver> {
+    resolver_with(policy, PluginFactory::default())
+}
+
+/// The same, with what loads libraries.
+pub fn resolver_with(policy: Policy, plugins: PluginFactory) -> Outcome<Resolver> {
     let audit = match &policy.audit {
         Some(path) => Some(Arc::new(JsonLinesSink::open(path)?) as Arc<dyn AuditSink>),
         None => None,
     };
-    Ok(Resolver::new(policy, registry(), audit)?)
+    Ok(Resolver::new(policy, registry_with(plugins), audit)?)
 }
 
 /// Every backend that this program knows.
 pub fn registry() -> Registry {
+    registry_with(PluginFactory::default())
+}
+
+fn registry_with(plugins: PluginFactory) -> Registry {
     Registry::new()
         .with(keyhaul_file::FileFactory)
         .with(keyhaul_keyring::KeyringFactory)
-        .with(keyhaul_plugin_host::PluginFactory::default())
+        .with(plugins)
         .with(keyhaul_plugin_process::ProcessFactory)
         .with(keyhaul_remote::client::RemoteFactory)
         .with(keyhaul_vault::VaultFactory)

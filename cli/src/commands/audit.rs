@@ -3,7 +3,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use keyhaul_core::{Error, ErrorKind};
+use keyhaul_core::{Error, ErrorKind, misleads};
 use keyhaul_remote::protocol::AuditHead;
 use keyhaul_remote::server::verify_audit;
 use serde::Serialize;
@@ -184,7 +184,7 @@ fn line(record: &Value) -> String {
         })
         .collect();
     // From afar: nothing of it steers a terminal.
-    let line = words.join(" ").replace(char::is_control, " ");
+    let line = words.join(" ").replace(misleads, " ");
     line + "\n"
 }
 

@@ -1,13 +1,17 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
 
 use clap::Args;
 use keyhaul_core::{
-    Error, ErrorKind, GetOptions, Policy, Protection, Reference, Resolver, StoreFactory as _,
+    Error, ErrorKind, GetOptions, Policy, Protection, Reference, SecretStore, StoreFactory as _,
     protection,
 };
 use keyhaul_vault::{Access, Covered, VaultFactory};
 use serde::Serialize;
+use tokio::task::JoinSet;
 
 use super::Output;
 use crate::failure::{Outcome, status_of};
@@ -170,25 +174,64 @@ fn stores(session: &Session, report: &mut Report) {
             "add a [[routes]] entry",
         );
     }
-    for name in session.resolver.policy().stores.keys() {
+    for (name, outcome) in probed(session) {
         let subject = format!("store {name}");
-        match probe(session, &session.resolver, name) {
+        match outcome {
             Ok(can) => report.ok(&subject, can),
             Err(error) => report.error(&subject, &error),
         }
     }
 }
 
-fn probe(session: &Session, resolver: &Resolver, name: &str) -> Result<String, Error> {
-    let store = resolver.store(name)?;
+/// What each store says, by its name. All are asked at once: one that hangs takes no other's time.
+fn probed(session: &Session) -> BTreeMap<String, Result<String, Error>> {
+    let until = session.request().deadline;
+    let mut outcomes = BTreeMap::new();
     session.wait(async {
+        let mut probes = JoinSet::new();
+        for name in session.resolver.policy().stores.keys() {
+            match session.resolver.store(name) {
+                Ok(store) => {
+                    let name = name.clone();
+                    probes.spawn(async move { (name, probe(store, until).await) });
+                }
+                Err(error) => {
+                    outcomes.insert(name.clone(), Err(error));
+                }
+            }
+        }
+        // What panics has said so by the hook, and is missing below.
+        while let Some(probed) = probes.join_next().await {
+            outcomes.extend(probed);
+        }
+    });
+    for name in session.resolver.policy().stores.keys() {
+        let lost = || Err(Error::new(ErrorKind::Internal, "the probe was lost"));
+        outcomes.entry(name.clone()).or_insert_with(lost);
+    }
+    outcomes
+}
+
+async fn probe(store: Arc<dyn SecretStore>, until: Option<Instant>) -> Result<String, Error> {
+    let asked = async {
         store.probe().await?;
         let can = store.capabilities().await?.can.names().join(" ");
         Ok(format!(
             "{} answers; it can: {can}",
             store.descriptor().location
         ))
-    })
+    };
+    let Some(until) = until else {
+        return asked.await;
+    };
+    match tokio::time::timeout_at(until.into(), asked).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            let rule = "the deadline passed before the store's answer came";
+            let error = Error::new(ErrorKind::Timeout, rule).with_store(&store.descriptor().name);
+            Err(error.with_advice("give it longer by --deadline"))
+        }
+    }
 }
 
 fn references(session: &Session, path: &PathBuf, report: &mut Report) {

@@ -1,5 +1,7 @@
+use std::io::{self, IsTerminal as _};
+
 use clap::Args;
-use keyhaul_core::{Error, ErrorKind, ListOptions, Reference, Result, SecretPath};
+use keyhaul_core::{Error, ErrorKind, Reference, Result, SecretPath, SecretStoreExt as _};
 use serde::Serialize;
 
 use super::Output;
@@ -75,19 +77,14 @@ pub fn run(global: &Global, arguments: Arguments) -> Outcome {
 
 async fn paths(session: &Session, store: &str, prefix: &SecretPath) -> Result<Vec<SecretPath>> {
     let store = session.resolver.store(store)?;
-    let mut options = ListOptions::default().request(session.request());
-    let mut paths = Vec::new();
-    loop {
-        let page = store.list(prefix, &options).await?;
-        paths.extend(page.secrets);
-        match page.next {
-            Some(next) => options = options.after(Some(next)),
-            None => return Ok(paths),
-        }
-    }
+    store.list_for(prefix, &session.request()).await
 }
 
 fn print<'a>(lines: impl Iterator<Item = &'a str>) -> Result<()> {
-    let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let mut text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    // A program that reads it needs the names as they are.
+    if io::stdout().is_terminal() {
+        text = text.lines().map(|line| output::tame(line) + "\n").collect();
+    }
     output::bytes(text.as_bytes())
 }

@@ -5,7 +5,7 @@ use keyhaul_core::{Error, ErrorKind, SecretBytes, StoreConfig, StoreFactory as _
 use keyhaul_vault::{Question, VaultFactory};
 use serde::Serialize;
 
-use super::Output;
+use super::{Output, no_such};
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::output::{self, Format};
@@ -146,13 +146,7 @@ impl StoreName {
                 if let Some(config) = vaults.iter().find(|config| config.name == *wanted) {
                     return Ok(config);
                 }
-                let rule = match policy.stores.get(wanted) {
-                    Some(entry) => format!(
-                        "store `{wanted}` is a {} store, which knows no logins",
-                        entry.config.url.scheme()
-                    ),
-                    None => format!("{} has no store `{wanted}`", policy.name),
-                };
+                let rule = no_such(policy, wanted, "which knows no logins");
                 refuse(rule, format!("those with logins are: {}", names.join(", ")))
             }
         }

@@ -36,7 +36,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 use keyhaul_core::{
-    Error, ErrorKind, Metadata, PutMode, PutOptions, Reference, Request, Version, Wanted,
+    Error, ErrorKind, Metadata, Policy, PutMode, PutOptions, Reference, Request, Version, Wanted,
 };
 
 use crate::output::Format;
@@ -100,6 +100,17 @@ fn replace_advice(error: Error, advice: &'static str) -> Error {
         error.with_advice(advice)
     } else {
         error
+    }
+}
+
+/// The rule that a store's name breaks where it is to be one of a kind; `unlike` says of which it is not.
+fn no_such(policy: &Policy, wanted: &str, unlike: &str) -> String {
+    match policy.stores.get(wanted) {
+        Some(entry) => {
+            let scheme = entry.config.url.scheme();
+            format!("store `{wanted}` is a {scheme} store, {unlike}")
+        }
+        None => format!("{} has no store `{wanted}`", policy.name),
     }
 }
 

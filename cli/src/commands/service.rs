@@ -10,7 +10,7 @@ use keyhaul_remote::client::Service;
 use keyhaul_remote::protocol::{Grant, Paging, check_node_name};
 use serde::Serialize;
 
-use super::Output;
+use super::{Output, no_such};
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::output::{self, Format, Rows, shell_quoted};
@@ -75,13 +75,7 @@ impl Common {
                 if let Some(config) = services.iter().find(|config| config.name == *wanted) {
                     return Ok(config);
                 }
-                let rule = match policy.stores.get(wanted) {
-                    Some(entry) => format!(
-                        "store `{wanted}` is a {} store, and no key service",
-                        entry.config.url.scheme()
-                    ),
-                    None => format!("{} has no store `{wanted}`", policy.name),
-                };
+                let rule = no_such(policy, wanted, "and no key service");
                 refuse(rule, format!("its key services are: {}", names.join(", ")))
             }
         }

@@ -81,7 +81,9 @@ fn lines(known: &Known) -> Fields {
     fields.push_some("uuid", known.uuid.as_ref());
     fields.push("store", &known.store);
     fields.push("path", &known.path);
-    fields.push_some("version", known.version.as_ref());
+    // What follows anybody may have put into the store.
+    let version = known.version.as_deref().map(output::tame);
+    fields.push_some("version", version);
     fields.push_some("created", known.created.as_ref());
     let expiry = known.expires.as_ref();
     fields.push_some(
@@ -90,11 +92,46 @@ fn lines(known: &Known) -> Fields {
     );
     if let Some(lease) = &known.lease {
         let renewable = if lease.renewable { ", renewable" } else { "" };
-        let words = format_args!("{} for {} s{renewable}", lease.id, lease.seconds);
-        fields.push("lease", words);
+        let id = output::tame(&lease.id);
+        fields.push(
+            "lease",
+            format_args!("{id} for {} s{renewable}", lease.seconds),
+        );
     }
     for (key, value) in &known.labels {
-        fields.push("label", format_args!("{key}={value}"));
+        fields.push("label", output::tame(&format!("{key}={value}")));
     }
     fields
+}
+
+#[cfg(test)]
+mod tests {
+    use keyhaul_core::misleads;
+
+    use super::*;
+
+    #[test]
+    fn what_a_store_says_forges_no_line_and_no_terminal() {
+        let known = Known {
+            reference: wanted("web01/root").expect("valid"),
+            uuid: None,
+            store: "site".into(),
+            path: "web01/root".into(),
+            version: Some("7\u{202e}".into()),
+            created: None,
+            expires: None,
+            expired: false,
+            labels: BTreeMap::from([("a\x1b[2J".into(), "b\nlabel: owner=root".into())]),
+            lease: Some(Lent {
+                id: "id\nlabel: owner=root".into(),
+                seconds: 60,
+                renewable: false,
+            }),
+        };
+        let text = lines(&known).to_string();
+        assert_eq!(text.lines().count(), 6, "{text}");
+        let ours = |c: char| c == '\n' || !misleads(c);
+        assert!(text.chars().all(ours), "{text:?}");
+        assert!(text.ends_with(r"a\u{1b}[2J=b\nlabel: owner=root"), "{text}");
+    }
 }

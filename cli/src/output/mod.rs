@@ -1,10 +1,10 @@
 //! What the program says: data on standard output, words on standard error, colour only for a
 //! person at a terminal.
 
-mod quote;
 mod report;
 mod style;
 mod table;
+mod tame;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -12,10 +12,11 @@ use std::io::{self, Write};
 use keyhaul_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
-pub use quote::shell_quoted;
+pub use keyhaul_core::shell_quoted;
 pub use report::{failures, in_words, warning};
 pub use style::Style;
 pub use table::{Fields, Rows};
+pub use tame::tame;
 
 /// The version of every JSON document that the program prints. It changes when a key is removed or
 /// changes its meaning, not when one is added.
@@ -45,15 +46,14 @@ pub fn json(data: &impl Serialize) -> Result<()> {
         schema_version: SCHEMA_VERSION,
         data,
     };
-    let mut text = serde_json::to_vec_pretty(&document).map_err(|error| {
+    let text = serde_json::to_string_pretty(&document).map_err(|error| {
         Error::new(
             ErrorKind::Internal,
             "the output could not be written as JSON",
         )
         .with_source(error)
     })?;
-    text.push(b'\n');
-    bytes(&text)
+    line(tame::tame_json(&text))
 }
 
 /// Prints bytes on standard output, exactly.

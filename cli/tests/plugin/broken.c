@@ -49,17 +49,29 @@ static uint32_t leak(void *store, const keyhaul_call *call, keyhaul_str path, ke
 }
 #endif
 
-#if defined CRASHES_AT_LOAD || defined EXITS_AT_LOAD || defined HANGS_AT_LOAD
+#if defined CRASHES_AT_LOAD || defined EXITS_AT_LOAD || defined FAILS_AT_LOAD || \
+    defined HANGS_AT_LOAD
 __attribute__((constructor)) static void begin(void)
 {
 #if defined CRASHES_AT_LOAD
     abort();
 #elif defined EXITS_AT_LOAD
     exit(0);
+#elif defined FAILS_AT_LOAD
+    exit(3);
 #else
+    fprintf(stderr, "a library that hangs when it is loaded\n");
     for (;;)
         pause();
 #endif
+}
+#endif
+
+#if defined HANGS_AT_END
+__attribute__((destructor)) static void end(void)
+{
+    for (;;)
+        pause();
 }
 #endif
 

@@ -6,12 +6,18 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::site::Site;
+use super::trials::sha256sum;
 use super::{INTERNAL, INVALID_CONFIG, TIMEOUT, UNAVAILABLE};
 
 /// The jar with one mistake.
-fn broken(site: &Site, mistake: &str) -> String {
+pub fn broken(site: &Site, mistake: &str) -> String {
+    broken_as(site, "libbroken.so", mistake)
+}
+
+/// The same in a file of this name.
+pub fn broken_as(site: &Site, name: &str, mistake: &str) -> String {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plugin/broken.c");
-    site.compile("libbroken.so", &source, &[&format!("-D{mistake}")])
+    site.compile(name, &source, &[&format!("-D{mistake}")])
 }
 
 fn tested(site: &Site, path: &str, more: &[&str], status: i32) -> (Value, String) {
@@ -112,21 +118,53 @@ fn a_library_that_crashes_or_hangs_when_it_is_loaded() {
     let list = site.by_policy(&["plugin", "list"]).ends(INTERNAL);
     list.prints("loads:   no").prints("signal 6 (SIGABRT)");
 
-    // Status 0, and nothing is well.
-    broken(&site, "EXITS_AT_LOAD");
-    inspect(&[]).ends(INTERNAL).says("the plugin ended keyhaul");
-    let list = site.by_policy(&["plugin", "list"]).ends(INTERNAL);
-    list.prints("the plugin ended keyhaul");
-    let (report, _) = tested(&site, &path, &[], INTERNAL);
-    assert_eq!(report["crashed"], "it ended the process");
+    // Status 0, and nothing is well; and 3, which is none of keyhaul's.
+    for mistake in ["EXITS_AT_LOAD", "FAILS_AT_LOAD"] {
+        broken(&site, mistake);
+        inspect(&[]).ends(INTERNAL).says("the plugin ended keyhaul");
+        let list = site.by_policy(&["plugin", "list"]).ends(INTERNAL);
+        list.prints("the plugin ended keyhaul");
+        let (report, _) = tested(&site, &path, &[], INTERNAL);
+        assert_eq!(report["crashed"], "it ended the process");
+    }
 
     broken(&site, "HANGS_AT_LOAD");
     let begun = Instant::now();
-    inspect(&["--deadline=500ms"])
-        .ends(TIMEOUT)
-        .says("has not answered in time");
+    let hung = inspect(&["--deadline=500ms", "--format=json"]).ends(TIMEOUT);
+    let document = hung.says("has not answered in time").json();
+    assert_eq!(document["broke"]["kind"], "Timeout");
+    assert_eq!(document["sha256"], sha256sum(&site, &path));
     let (report, _) = tested(&site, &path, &["--deadline=500ms"], TIMEOUT);
     assert_eq!(report["time_is_up"], true);
+    assert!(begun.elapsed() < Duration::from_secs(50));
+}
+
+/// A limit of a millisecond is one, and what comes out of it is no word about the command line.
+#[test]
+fn the_shortest_limit_is_a_limit() {
+    let site = Site::new();
+    let path = site.jar();
+    for task in ["inspect", "test"] {
+        let done = site.keyhaul(&["plugin", task, &path, "--deadline=1ms"]);
+        assert_ne!(done.status, 2, "{}", done.words);
+    }
+}
+
+/// Looking at what lies there has a limit, too.
+#[test]
+fn a_file_that_takes_hours_to_read_costs_the_time_that_is_given() {
+    let site = Site::new();
+    let path = site.write("libendless.so", "", 0o755);
+    let file = std::fs::File::options().write(true).open(&path);
+    let sparse = file.expect("open").set_len(1 << 40);
+    sparse.expect("a hole of a TiB takes no room");
+    let begun = Instant::now();
+    let arguments = ["plugin", "inspect", "--kind=library", &path];
+    let done = site.keyhaul(&[&arguments[..], &["--deadline=500ms"]].concat());
+    done.ends(TIMEOUT).says("has not answered in time");
+    site.policy(&format!("url = \"plugin://{path}\""));
+    let list = site.by_policy(&["plugin", "list", "--deadline=500ms"]);
+    list.ends(TIMEOUT).prints("loads:   no");
     assert!(begun.elapsed() < Duration::from_secs(50));
 }
 
@@ -157,7 +195,46 @@ fn a_program_that_hangs_is_ended_with_the_test() {
     let (report, _) = tested(&site, &program, &["--deadline=2s"], TIMEOUT);
     assert_eq!(report["plugin"]["name"], "hangs");
     assert_eq!(report["time_is_up"], true);
-    let number = std::fs::read_to_string(&pid).expect("it ran");
+    is_gone(&pid);
+}
+
+#[test]
+fn a_program_that_says_nothing_is_inspected_for_as_long_as_is_given_and_ended() {
+    let site = Site::new();
+    let pid = site.text("pid");
+    let text = format!("#!/bin/sh\necho $$ >{pid}\nexec sleep 600\n");
+    let program = site.write("silent.sh", &text, 0o755);
+    let begun = Instant::now();
+    let done = site.keyhaul(&["plugin", "inspect", &program, "--deadline=1s"]);
+    // Without the limit it would be asked for 8 s, and its keyhaul killed after 6.
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    done.ends(TIMEOUT).prints("REFUSED").says("the plugin");
+    is_gone(&pid);
+}
+
+#[test]
+fn whoever_ends_keyhauls_process_it_is_no_crash_of_a_program() {
+    let site = Site::new();
+    let program = site.write(
+        "kills.sh",
+        "#!/bin/sh\nread -r line\n\
+         echo '{\"keyhaul\":1,\"name\":\"kills\",\"version\":\"1\",\"capabilities\":[\"read\"]}'\n\
+         read -r line\nkill -9 $PPID\nexec sleep 600\n",
+        0o755,
+    );
+    let (report, words) = tested(&site, &program, &[], INTERNAL);
+    assert_eq!(report["crashed"], "signal 9 (SIGKILL)");
+    assert_eq!(failed(&report).len(), 1, "{report}");
+    let said = "keyhaul's process that tries the plugin has ended: signal 9";
+    assert!(words.contains(said), "{words}");
+    assert!(!words.contains("crashed"), "{words}");
+    assert!(!words.contains("gdb"), "{words}");
+}
+
+/// Holds that the process ends whose number is written there.
+#[track_caller]
+fn is_gone(pid: &str) {
+    let number = std::fs::read_to_string(pid).expect("it ran");
     let process = format!("/proc/{}", number.trim());
     let begun = Instant::now();
     while std::fs::read_to_string(format!("{process}/cmdline")).is_ok_and(|line| !line.is_empty()) {
@@ -212,4 +289,15 @@ fn what_is_no_plugin_is_refused() {
     forced
         .ends(INVALID_CONFIG)
         .says("no library that can be loaded");
+    let forced = site.keyhaul(&["plugin", "test", &library, "--kind", "program"]);
+    forced
+        .ends(INVALID_CONFIG)
+        .says("libnothing.so is a shared library, and no program")
+        .says("begins with plugin://");
+    // Its hello is the rule that it breaks: none before does it break.
+    let forced = site.keyhaul(&["plugin", "inspect", &library, "--kind", "program"]);
+    forced
+        .ends(INVALID_CONFIG)
+        .prints("passed       it can be executed\n")
+        .prints("REFUSED      it says hello");
 }

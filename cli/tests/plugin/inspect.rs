@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::PERMISSION_DENIED;
 use super::site::Site;
 use super::trials::sha256sum;
+use super::{INVALID_CONFIG, PERMISSION_DENIED, TOO_LARGE};
 
 /// What came of each rule, in order.
 fn outcomes(document: &Value) -> Vec<&str> {
@@ -27,13 +27,13 @@ fn a_library_says_what_it_is_and_takes() {
     assert_eq!(document["version"], env!("CARGO_PKG_VERSION"));
     let digest = sha256sum(&site, &jar);
     assert_eq!(document["sha256"], digest);
-    assert_eq!(outcomes(&document), ["passed"; 9]);
+    assert_eq!(outcomes(&document), ["passed"; 10]);
     let options = document["options"].as_array().expect("options");
     let largest = options.iter().find(|option| option["name"] == "largest");
     assert_eq!(
         *largest.expect("declared"),
         json!({
-            "name": "largest", "kind": "a whole number", "default": "65536",
+            "name": "largest", "kind": "integer", "default": "65536",
             "help": "The longest value that fits, in bytes.",
         })
     );
@@ -74,17 +74,27 @@ fn a_store_that_needs_options_to_open_says_so_and_the_rest_is_known() {
     assert_eq!(document["not_opened"]["kind"], "InvalidConfig");
     assert!(document.get("capabilities").is_none());
     assert_eq!(outcomes(&document), ["passed"; 3]);
+    inspect(&[]).ok().prints("\n  server: a text, required\n");
+    // A file of options with none in it gives none.
+    let none = site.write("options.toml", "", 0o600);
+    inspect(&["--options-file", &none]).ok();
     let document = inspect(&["--option=server=x", "--format=json"]).ok().json();
     assert_eq!(document["capabilities"], json!(["read"]));
+    // What it was given is wrong: then nothing is well.
+    for wrong in ["--option=servre=x", "--option=server=7"] {
+        let refused = inspect(&[wrong, "--format=json"]).ends(INVALID_CONFIG);
+        assert_eq!(refused.json()["not_opened"]["kind"], "InvalidConfig");
+    }
 }
 
 #[test]
 fn the_rule_that_refuses_is_shown_and_those_after_it_are_not_reached() {
     let site = Site::new();
     let jar = site.jar();
-    let refused_at = |path: &str, status: i32| {
+    let refused_of = |kind: &str, path: &str, status: i32| {
+        let inspect = ["plugin", "inspect", "--kind", kind, path];
         let done = site
-            .keyhaul(&["plugin", "inspect", path, "--format=json"])
+            .keyhaul(&[&inspect[..], &["--format=json"]].concat())
             .ends(status);
         let document = done.json();
         let outcomes = outcomes(&document);
@@ -94,12 +104,13 @@ fn the_rule_that_refuses_is_shown_and_those_after_it_are_not_reached() {
             .expect("one");
         assert!(outcomes[..at].iter().all(|one| *one == "passed"));
         assert!(outcomes[at + 1..].iter().all(|one| *one == "not-reached"));
-        assert!(document["refused"]["advice"].is_string() || status == 24);
+        assert!(document["refused"]["advice"].is_string() || status != PERMISSION_DENIED);
         document["rules"][at]["rule"]
             .as_str()
             .expect("a rule")
             .to_owned()
     };
+    let refused_at = |path: &str, status: i32| refused_of("library", path, status);
     let mode = |path: &str, mode: u32| {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
         std::fs::set_permissions(path, mode).expect("mode");
@@ -118,15 +129,30 @@ fn the_rule_that_refuses_is_shown_and_those_after_it_are_not_reached() {
     site.keyhaul(&["plugin", "inspect", &copy]).ok();
     let link = site.text("liblink.so");
     std::os::unix::fs::symlink(&jar, &link).expect("linked");
-    refused_at(&link, PERMISSION_DENIED);
+    let rule = refused_at(&link, PERMISSION_DENIED);
+    assert!(rule.contains("is no link"), "{rule}");
+    assert!(rule.starts_with("it is a regular file"), "{rule}");
+    let rule = refused_at(&site.text("libnone.so"), INVALID_CONFIG);
+    assert!(rule.starts_with("it is a regular file"), "{rule}");
+    let rule = refused_at(&site.text("none/libnone.so"), INVALID_CONFIG);
+    assert!(rule.starts_with("every folder above it"), "{rule}");
+    let long = std::fs::File::create(site.path("liblong.so")).expect("made");
+    long.set_len((256 << 20) + 1).expect("grown");
+    let rule = refused_at(&site.text("liblong.so"), TOO_LARGE);
+    assert!(rule.starts_with("it has at most 256 MiB"), "{rule}");
 
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plugin/broken.c");
     let other = site.compile("libother.so", &source, &["-DOF_ANOTHER_TIME"]);
     let rule = refused_at(&other, 24);
     assert!(rule.contains("version 1 of the interface"), "{rule}");
+    // Nobody is told to pin it; its digest is there for whoever looks for the cause.
+    let text = site.keyhaul(&["plugin", "inspect", &other]).ends(24);
+    let digest = sha256sum(&site, &other);
+    let text = text.prints(&format!("SHA-256: {digest}\n"));
+    assert!(!text.out.contains("to pin it"), "{}", text.out);
 
     let program = site.program("shell/folder.sh");
     mode(&program, 0o757);
-    let rule = refused_at(&program, PERMISSION_DENIED);
+    let rule = refused_of("program", &program, PERMISSION_DENIED);
     assert!(rule.contains("nobody else can write there"), "{rule}");
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::PERMISSION_DENIED;
+use super::broken::broken_as;
 use super::site::Site;
 use super::trials::sha256sum;
 
@@ -66,6 +67,53 @@ fn one_that_does_not_load_says_why_and_the_others_are_listed() {
     let document = document.ends(PERMISSION_DENIED).json();
     assert_eq!(document["plugins"][0]["error"]["kind"], "PermissionDenied");
     assert_eq!(document["plugins"][0]["loads"], false);
+}
+
+/// Each is looked at in a process of its own.
+#[test]
+fn whatever_one_does_when_it_is_loaded_the_others_are_listed() {
+    let site = Site::new();
+    let stores = ["CRASHES_AT_LOAD", "EXITS_AT_LOAD", "HANGS_AT_LOAD"].map(|mistake| {
+        let path = broken_as(&site, &format!("lib{mistake}.so"), mistake);
+        format!("[stores.{mistake}]\nurl = \"plugin://{path}\"\n")
+    });
+    let jar = site.jar();
+    let folder = site.text("secrets");
+    site.policy(&format!(
+        "url = \"plugin://{jar}\"\n{}[stores.files]\nurl = \"file://{folder}\"\nidentity = \"file:{folder}.key\"\n",
+        stores.concat()
+    ));
+    let list = |more: &[&str]| {
+        let arguments = ["plugin", "list", "--format=json", "--deadline=10s"];
+        site.by_policy(&[&arguments, more].concat())
+    };
+    let done = list(&[]).ends(super::MIXED);
+    let document = done.json();
+    let plugins = document["plugins"].as_array().expect("plugins").iter();
+    let told: Vec<_> = plugins
+        .map(|plugin| (text(&plugin["store"]), text(&plugin["error"]["kind"])))
+        .collect();
+    let expected = [
+        ("CRASHES_AT_LOAD", "Internal"),
+        ("EXITS_AT_LOAD", "Internal"),
+        ("HANGS_AT_LOAD", "Timeout"),
+        ("odd", ""),
+    ];
+    assert_eq!(told, expected, "{}", done.words);
+
+    let document = list(&["odd", "odd"]).ok().json();
+    assert_eq!(document["plugins"].as_array().map(Vec::len), Some(1));
+    list(&["files"])
+        .ends(super::INVALID_CONFIG)
+        .says("store `files` is a file store, and no plugin");
+    list(&["odd", "even"])
+        .ends(super::INVALID_CONFIG)
+        .says("has no store `even`")
+        .says("its plugins are: CRASHES_AT_LOAD, EXITS_AT_LOAD, HANGS_AT_LOAD, odd");
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A key service whose policy names plugins.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -93,6 +94,23 @@ impl<'a> Service<'a> {
 
     fn status(&self) -> String {
         fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status")
+    }
+
+    /// The libraries that it has loaded.
+    fn libraries(&self) -> usize {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id())).expect("maps");
+        let lines = maps
+            .lines()
+            .filter(|line| line.contains("memfd:keyhaul-plugin"));
+        // ADDRESSES MODE OFFSET DEVICE INODE PATH, several for each.
+        let inodes: BTreeSet<&str> = lines.filter_map(|line| line.split(' ').nth(4)).collect();
+        inodes.len()
+    }
+
+    fn reload(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("told");
+        self.told("RELOADING=1");
+        self.told("READY=1");
     }
 
     fn end(mut self) {
@@ -238,15 +256,72 @@ fn a_plugin_that_does_not_load_is_said_and_the_service_goes_on() {
         .filter(|line| !line.starts_with("sha256"))
         .collect();
     site.write("dev/store.toml", &(mended.join("\n") + "\n"), 0o600);
-    kill_process(Pid::from_child(&service.child), Signal::HUP).expect("told");
-    service.told("RELOADING=1");
-    service.told("READY=1");
+    service.reload();
     service.set("web01/disk", "hunter2");
     service.end();
 }
 
+#[test]
+fn a_reload_loads_a_library_again_only_where_it_has_changed() {
+    let site = site_with(|site| format!("url = \"plugin://{}\"", site.jar()));
+    let service = Service::start(&site);
+    service.set("web01/disk", "hunter2");
+    assert_eq!(service.libraries(), 1);
+    let policy = |more: &str| {
+        let text = fs::read_to_string(site.path("dev/store.toml")).expect("there");
+        site.write("dev/store.toml", &(text + more), 0o600);
+        service.reload();
+        // The store is a new one, and has its library.
+        service.set("web01/disk", "hunter2");
+    };
+    policy("[stores.other]\nurl = \"plugin:///nonexistent.so\"\n");
+    assert_eq!(service.libraries(), 1);
+    // As the policy has not changed, it is not looked at.
+    super::broken::broken(&site, "NO_MISTAKE");
+    fs::rename(site.path("libbroken.so"), site.path("libjar.so")).expect("replaced");
+    policy("");
+    assert_eq!(service.libraries(), 1);
+    policy("[stores.third]\nurl = \"plugin:///nonexistent.so\"\n");
+    assert_eq!(service.libraries(), 2);
+    service.end();
+}
+
+#[test]
+fn a_refused_library_is_in_the_service_once() {
+    let site = site_with(|site| {
+        let path = super::broken::broken(site, "OF_ANOTHER_TIME");
+        format!("url = \"plugin://{path}\"")
+    });
+    let service = Service::start(&site);
+    service.run("manager", &["grant", "web01", "node-a"]).ok();
+    for _ in 0..5 {
+        let got = service.run("node-a", &["get", "web01/disk"]);
+        assert_ne!(got.status, 0);
+    }
+    assert_eq!(service.libraries(), 1);
+    service.end();
+}
+
+/// While it hangs, it holds a lock of the system's linker, for which each new thread waits: only the end
+/// does not.
+#[test]
+fn a_service_whose_library_hangs_when_it_is_loaded_ends_when_it_is_told_to() {
+    let site = site_with(|site| {
+        let path = super::broken::broken(site, "HANGS_AT_LOAD");
+        format!("url = \"plugin://{path}\"")
+    });
+    let service = Service::start(&site);
+    // The service asks its stores when it starts.
+    let begun = Instant::now();
+    while !service.said().contains("hangs when it is loaded") {
+        assert!(begun.elapsed() < LIMIT, "{}", service.said());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    service.end();
+}
+
 /// The processes among whose arguments this is one.
-fn running(argument: &str) -> Vec<String> {
+pub fn running(argument: &str) -> Vec<String> {
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc").expect("proc") {
         let path = entry.expect("entry").path();

@@ -147,8 +147,8 @@ fn a_program_takes_signals() {
     let seen = site.text("seen");
     let text = std::fs::read_to_string(super::site::examples().join("shell/folder.sh"));
     let text = text.expect("the example").replacen(
-        "umask 077\n",
-        &format!("umask 077\ngrep -E '^(SigBlk|SigIgn|NoNewPrivs)' /proc/self/status >{seen}\n"),
+        "umask 077; ",
+        &format!("umask 077; grep -E '^(SigBlk|SigIgn|NoNewPrivs)' /proc/self/status >{seen}; "),
         1,
     );
     let program = site.write("folder.sh", &text, 0o755);
@@ -202,4 +202,25 @@ fn help_knows_plugins() {
         page.contains(r"options\-file") && !page.contains("worker"),
         "{page}"
     );
+}
+
+/// One that hangs takes its own time only, and no more than is given.
+#[test]
+fn check_asks_every_store_within_the_deadline() {
+    let site = Site::new();
+    let (jar, silent) = (
+        site.jar(),
+        site.write("silent.sh", "#!/bin/sh\nexec sleep 600\n", 0o755),
+    );
+    site.policy(&format!(
+        "url = \"plugin://{jar}\"\n[stores.a-silent]\nurl = \"plugin+exec://{silent}\""
+    ));
+    let begun = std::time::Instant::now();
+    let done = site
+        .by_policy(&["check", "--deadline=2s"])
+        .ends(super::TIMEOUT);
+    // A silent program is given eight seconds, three times.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20));
+    let deadline = "store a-silent: timed out: the deadline passed";
+    done.prints(deadline).prints("store odd: plugin:");
 }

@@ -14,7 +14,8 @@
  *     options = { what = "the plugin declares" }
  *
  * Growth   Every table begins with a keyhaul_head. Fields are only ever appended. Read as much as
- *          the size says and take the rest as zeros. Another major version is refused.
+ *          the size says and take the rest as zeros: KEYHAUL_HAS tells. Another major version is
+ *          refused.
  * Memory   None changes hands. Every pointer is borrowed until the call that it was given in
  *          returns. Whoever allocates a secret's memory wipes it.
  * Text     UTF-8 with a length, not ended by a zero. Absent is a null pointer.
@@ -23,7 +24,9 @@
  * Status   0, or an error's kind. Words come through sink.to->error before the call returns, and
  *          hold no byte of a secret. It is the status that decides: a value that came with an
  *          error is dropped.
- * Threads  The host calls from many threads at once, for one store too. A sink answers on the
+ * Threads  The host calls from many threads at once, for one store too. They are its own, with a
+ *          stack of 2 MiB and all signals blocked. Threads and programs that a plugin starts
+ *          inherit that: unblock there what they wait for or are to end by. A sink answers on the
  *          thread of its call until that returns; everything else is refused and does no harm.
  * Time     A call may block. The host stops waiting at its own deadline; a call that has not come
  *          back by then keeps its thread. With 8 of those the plugin's stores are closed until some
@@ -40,6 +43,13 @@
 
 /* The head of a table, as in: static const keyhaul_plugin plugin = { KEYHAUL_HEAD(keyhaul_plugin), ... }; */
 #define KEYHAUL_HEAD(type) { sizeof(type), KEYHAUL_MAJOR, KEYHAUL_MINOR, KEYHAUL_MAGIC }
+/*
+ * Whether the other side's table, by its pointer, has this field. To be asked before one is read
+ * that a minor version has added: the table of an older host ends before it.
+ */
+#define KEYHAUL_HAS(table, field) \
+    ((size_t)((const char *)&(table)->field - (const char *)(table)) + sizeof (table)->field <= \
+     (table)->head.size)
 /* A keyhaul_str's initialiser, from a literal. */
 #define KEYHAUL_STR(literal) { (const uint8_t *)(literal), sizeof(literal) - 1 }
 /* What the entry is declared with, where symbols are hidden by default. */
@@ -271,7 +281,8 @@ typedef struct keyhaul_opening {
   void *context;
   // Gives a credential's bytes, lent until `open` returns. KEYHAUL_NOT_FOUND where the policy
   // has no such option; KEYHAUL_INVALID_CONFIG and others where its source cannot be read,
-  // which is then best returned: the host knows the words.
+  // which is then best returned: the host knows the words. KEYHAUL_INTERNAL where `bytes` is no
+  // memory that can be written.
   uint32_t (*credential)(void *context, struct keyhaul_str name, struct keyhaul_bytes *bytes);
 } keyhaul_opening;
 
@@ -288,11 +299,13 @@ typedef struct keyhaul_answers {
   // `lease-id`, `lease-duration` (milliseconds), `lease-renewable` (`true` or `false`); after a delete
   // `recoverable-until`: a time, or empty where it is gone for good. Once for each secret.
   uint32_t (*metadata)(void *context, const struct keyhaul_pair *pairs, size_t pairs_len);
-  // Ends what is said of one of many: of the path at `index`, with this status.
+  // Ends what is said of one of many: of the path at `index`, with this status. What was said
+  // before belongs to it alone.
   uint32_t (*item)(void *context, size_t index, uint32_t status);
-  // A secret (0) or a folder (1) of a listing, by its whole path, in byte order.
+  // A secret (0) or a folder (1) of a listing, by its whole path, in byte order, a secret before
+  // a folder of the same path.
   uint32_t (*entry)(void *context, struct keyhaul_str path, uint32_t folder);
-  // There is more, and the next page begins here.
+  // There is more, and the next page begins here. Not for a page without an entry.
   uint32_t (*next)(void *context, struct keyhaul_str after);
   // What went wrong, in words; what to do about it, which may be absent; and for how long the
   // store asks to be left alone, in milliseconds, or 0. Never a byte of a secret.
@@ -411,11 +424,15 @@ typedef struct keyhaul_plugin {
   size_t option_size;
   // Opens a store and sets `store` to what every later call is given. Waits for nobody: the
   // first real request may. A plugin can have several stores, open at the same time.
+  //
+  // With KEYHAUL_OK, and only then, the store is open and will be closed: also where the host
+  // refused an answer on the way and goes on as if it had failed. With another status, what
+  // `store` is set to is passed over, and what was made for it is the plugin's to take back.
   uint32_t (*open)(const struct keyhaul_call *call,
                    const struct keyhaul_opening *opening,
                    struct keyhaul_sink sink,
                    void **store);
-  // Closes a store. No call is under way then, and none follows.
+  // Closes a store. No call is under way then, and none follows. It may block, as any call may.
   void (*close)(void *store);
   // Answers with `capabilities`.
   uint32_t (*capabilities)(void *store, const struct keyhaul_call *call, struct keyhaul_sink sink);
@@ -465,6 +482,8 @@ typedef struct keyhaul_plugin {
   // Answers with `entry` for each secret below the folder `prefix`, in byte order, a secret before
   // a folder of the same path; and with `next` where there is more. The root is an empty prefix.
   // The secret at `prefix` itself is not listed. Where nothing is below it, the page is empty.
+  // Nothing is listed twice, and each page goes on behind the one before: what does not is
+  // refused, since it might have no end.
   uint32_t (*list)(void *store,
                    const struct keyhaul_call *call,
                    struct keyhaul_str prefix,
@@ -480,8 +499,9 @@ typedef struct keyhaul_host {
   struct keyhaul_head head;
   // The program's version, in words.
   struct keyhaul_str version;
-  // Takes a line for the log, at a KEYHAUL_LOG_ level, from any thread at any time. Never a byte
-  // of a secret.
+  // Takes a line for the log, at a KEYHAUL_LOG_ level, from any thread at any time. It is marked
+  // as a plugin's, and on the thread of a call with the store. Never a byte of a secret. Of more
+  // than 100 lines in 5 seconds the rest is left out.
   void (*log)(uint32_t level, struct keyhaul_str text);
 } keyhaul_host;
 

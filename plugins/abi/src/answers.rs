@@ -34,11 +34,13 @@ pub struct Answers {
     pub metadata: Option<
         unsafe extern "C" fn(context: *mut c_void, pairs: *const Pair, pairs_len: usize) -> u32,
     >,
-    /// Ends what is said of one of many: of the path at `index`, with this status.
+    /// Ends what is said of one of many: of the path at `index`, with this status. What was said
+    /// before belongs to it alone.
     pub item: Option<unsafe extern "C" fn(context: *mut c_void, index: usize, status: u32) -> u32>,
-    /// A secret (0) or a folder (1) of a listing, by its whole path, in byte order.
+    /// A secret (0) or a folder (1) of a listing, by its whole path, in byte order, a secret before
+    /// a folder of the same path.
     pub entry: Option<unsafe extern "C" fn(context: *mut c_void, path: Str, folder: u32) -> u32>,
-    /// There is more, and the next page begins here.
+    /// There is more, and the next page begins here. Not for a page without an entry.
     pub next: Option<unsafe extern "C" fn(context: *mut c_void, after: Str) -> u32>,
     /// What went wrong, in words; what to do about it, which may be absent; and for how long the
     /// store asks to be left alone, in milliseconds, or 0. Never a byte of a secret.

@@ -14,7 +14,8 @@
 //! - **Text** is UTF-8 and has a length, not a zero at its end. Absent is a null pointer.
 //! - **Statuses** are 0, or an error's kind. Words come through [`Answers::error`], before the call returns, and
 //!   hold no byte of a secret.
-//! - **Threads.** The host calls from many threads at the same time, for one store too. A sink
+//! - **Threads.** The host calls from many threads at the same time, for one store too; they are its
+//!   own, with a stack of 2 MiB and all signals blocked, which what a plugin starts inherits. A sink
 //!   answers on the thread that it was given to, until that call returns; everything else is
 //!   refused and does no harm.
 //! - **Time.** A call may block. The host stops waiting at the deadline, and lends a thread to few calls

@@ -14,8 +14,9 @@ pub struct Host {
     pub head: Head,
     /// The program's version, in words.
     pub version: Str,
-    /// Takes a line for the log, at a KEYHAUL_LOG_ level, from any thread at any time. Never a byte
-    /// of a secret.
+    /// Takes a line for the log, at a KEYHAUL_LOG_ level, from any thread at any time. It is marked
+    /// as a plugin's, and on the thread of a call with the store. Never a byte of a secret. Of more
+    /// than 100 lines in 5 seconds the rest is left out.
     pub log: Option<unsafe extern "C" fn(level: u32, text: Str)>,
 }
 
@@ -57,6 +58,10 @@ pub struct Plugin {
     pub option_size: usize,
     /// Opens a store and sets `store` to what every later call is given. Waits for nobody: the
     /// first real request may. A plugin can have several stores, open at the same time.
+    ///
+    /// With KEYHAUL_OK, and only then, the store is open and will be closed: also where the host
+    /// refused an answer on the way and goes on as if it had failed. With another status, what
+    /// `store` is set to is passed over, and what was made for it is the plugin's to take back.
     pub open: Option<
         unsafe extern "C" fn(
             call: *const Call,
@@ -65,7 +70,7 @@ pub struct Plugin {
             store: *mut *mut c_void,
         ) -> u32,
     >,
-    /// Closes a store. No call is under way then, and none follows.
+    /// Closes a store. No call is under way then, and none follows. It may block, as any call may.
     pub close: Option<unsafe extern "C" fn(store: *mut c_void)>,
     /// Answers with `capabilities`.
     pub capabilities:
@@ -140,6 +145,8 @@ pub struct Plugin {
     /// Answers with `entry` for each secret below the folder `prefix`, in byte order, a secret before
     /// a folder of the same path; and with `next` where there is more. The root is an empty prefix.
     /// The secret at `prefix` itself is not listed. Where nothing is below it, the page is empty.
+    /// Nothing is listed twice, and each page goes on behind the one before: what does not is
+    /// refused, since it might have no end.
     pub list: Option<
         unsafe extern "C" fn(
             store: *mut c_void,

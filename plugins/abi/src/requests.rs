@@ -33,7 +33,8 @@ pub struct Opening {
     pub context: *mut c_void,
     /// Gives a credential's bytes, lent until `open` returns. KEYHAUL_NOT_FOUND where the policy
     /// has no such option; KEYHAUL_INVALID_CONFIG and others where its source cannot be read,
-    /// which is then best returned: the host knows the words.
+    /// which is then best returned: the host knows the words. KEYHAUL_INTERNAL where `bytes` is no
+    /// memory that can be written.
     pub credential:
         Option<unsafe extern "C" fn(context: *mut c_void, name: Str, bytes: *mut Bytes) -> u32>,
 }

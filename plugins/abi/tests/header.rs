@@ -123,16 +123,25 @@ fn heads_and_texts_can_be_written_in_c_and_cpp() {
     let source = r#"
 #include <keyhaul_plugin.h>
 #include <stdio.h>
-struct table { keyhaul_head head; keyhaul_str text; };
-static const struct table table = { KEYHAUL_HEAD(struct table), KEYHAUL_STR("four") };
+struct table { keyhaul_head head; keyhaul_str text; void (*later)(void); };
+static const struct table table = { KEYHAUL_HEAD(struct table), KEYHAUL_STR("four"), NULL };
 const keyhaul_plugin *keyhaul_plugin_entry(const keyhaul_host *host) { (void)host; return NULL; }
+static void has(size_t size) {
+    struct table older = table;
+    const struct table *given = &older;
+    older.head.size = size;
+    printf("%d%d%d ", KEYHAUL_HAS(given, head), KEYHAUL_HAS(given, text), KEYHAUL_HAS(given, later));
+}
 int main(void) {
     printf("%d %d %d %d %.*s\n", table.head.size == sizeof table, table.head.major, table.head.minor,
            table.head.magic == KEYHAUL_MAGIC, (int)table.text.len, (const char *)table.text.ptr);
+    has(sizeof table), has(sizeof table - 1), has(offsetof(struct table, later));
+    has(offsetof(struct table, later) - 1), has(sizeof table + 8);
     return keyhaul_plugin_entry(NULL) == NULL ? 0 : 1;
 }
 "#;
-    let expected = format!("1 {} {} 1 four\n", abi::MAJOR, abi::MINOR);
+    let has = "111 110 110 100 111 ";
+    let expected = format!("1 {} {} 1 four\n{has}", abi::MAJOR, abi::MINOR);
     assert_eq!(run("cc", "-std=c99", source), expected);
     assert_eq!(run("c++", "-std=c++11", source), expected);
 }

@@ -1,7 +1,5 @@
 //! Each operation as a call of a plugin's function. These block, and run on a plugin's own threads.
 
-use std::time::Instant;
-
 use keyhaul_core::{
     Alphabet, Capabilities, Capability, DeleteOptions, Error, ErrorKind, GetOptions, ListOptions,
     Metadata, Page, PutMode, PutOptions, Recipe, Request, Result, Secret, SecretBytes, SecretPath,
@@ -11,8 +9,9 @@ use keyhaul_plugin_abi as abi;
 
 use crate::attributes;
 use crate::instance::{Instance, lacks};
-use crate::lanes::Waiting;
-use crate::sink::{Answered, MAX_PAGE, gave_no};
+use crate::listing::{Cursor, Listing, MAX_PAGE};
+use crate::sink::{Answered, gave_no};
+use crate::waiting::Waiting;
 
 /// What every call carries, and the texts in it.
 pub(crate) struct Call<'a> {
@@ -24,13 +23,7 @@ pub(crate) struct Call<'a> {
 impl<'a> Call<'a> {
     pub(crate) fn new(request: &'a Request, waiting: &Waiting) -> Self {
         // 0 would be no deadline at all.
-        let left = |until: Instant| {
-            until
-                .saturating_duration_since(Instant::now())
-                .as_millis()
-                .max(1)
-        };
-        let deadline_ms = waiting.deadline.map_or(0, left);
+        let deadline_ms = waiting.left().as_millis().max(1);
         Self {
             table: abi::Call {
                 head: abi::Head::of::<abi::Call>(),
@@ -227,29 +220,27 @@ impl Caller<'_> {
         }
         let list = self.table().list.ok_or_else(|| lacks("list"))?;
         let most = options.limit.unwrap_or(MAX_PAGE).min(MAX_PAGE);
+        let after = options.after.as_deref().map(Cursor::parse).transpose()?;
         let call = self.call();
         let given = abi::ListOptions {
             head: abi::Head::of::<abi::ListOptions>(),
-            after: abi::Str::maybe(options.after.as_deref()),
+            after: abi::Str::maybe(after.as_ref().map(|after| after.place.as_str())),
             limit: most,
             shallow: u32::from(options.shallow),
             reserved: 0,
         };
-        let answered = self.answered().at_most(most).collect(|sink| {
+        let listing = Listing::new(most, options.shallow, after.as_ref());
+        let answered = self.answered().on(listing).collect(|sink| {
             // SAFETY: as above.
             unsafe { list(self.store(), &call.table, text(prefix), &given, sink) }
         })?;
-        let mut listed = answered.page.secrets.iter().chain(&answered.page.folders);
+        let page = answered.listing.page()?;
+        let mut listed = page.secrets.iter().chain(&page.folders);
         if listed.any(|path| !path.is_below(prefix)) {
             let rule = "the plugin listed what does not lie below the folder";
             return Err(Error::new(ErrorKind::Internal, rule));
         }
-        let next = answered.page.next.as_deref();
-        if next.is_some() && next == options.after.as_deref() {
-            let rule = "the plugin's page ends where it began: there would be no end";
-            return Err(Error::new(ErrorKind::Internal, rule));
-        }
-        Ok(answered.page)
+        Ok(page)
     }
 
     pub(crate) fn probe(&self) -> Result<()> {
@@ -281,7 +272,7 @@ impl Caller<'_> {
     }
 
     fn answered(&self) -> Answered {
-        Answered::new(self.waiting.cancelled.clone())
+        Answered::new(self.waiting)
     }
 }
 

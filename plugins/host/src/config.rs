@@ -34,11 +34,12 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn new(config: &StoreConfig) -> Result<Self> {
-        let pin = config.options.text("sha256").map(str::parse).transpose();
+        let options = &config.options;
+        let pin = options.text("sha256").map(str::parse).transpose();
         Ok(Self {
             path: path(config)?,
-            pin: pin.map_err(|error: Error| placed(config, "sha256", error))?,
-            options: config.options.table("options").cloned().unwrap_or_default(),
+            pin: pin.map_err(|error: Error| options.placed("sha256", error))?,
+            options: options.table("options").cloned().unwrap_or_default(),
         })
     }
 }
@@ -62,13 +63,6 @@ fn path(config: &StoreConfig) -> Result<PathBuf> {
         Ok(path) if !path.contains('\0') => Ok(path.into()),
         Ok(_) => refuse("a plugin's url has no zero byte"),
         Err(rule) => refuse(rule),
-    }
-}
-
-fn placed(config: &StoreConfig, option: &str, error: Error) -> Error {
-    match config.options.place(option) {
-        Some(place) => error.with_place(place),
-        None => error,
     }
 }
 

@@ -1,5 +1,6 @@
 //! A store that a plugin has opened.
 
+use std::ffi::c_void;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,11 +8,12 @@ use keyhaul_core::registry::Options;
 use keyhaul_core::{Capabilities, Capability, Error, ErrorKind, Request, Result, law};
 use keyhaul_plugin_abi as abi;
 
+use crate::answers;
 use crate::calls::{Call, pairs};
 use crate::declared::Given;
-use crate::lanes::Waiting;
 use crate::library::{Handle, Library};
-use crate::sink::{self, Answered, gave_no};
+use crate::sink::{Answered, gave_no};
+use crate::waiting::Waiting;
 
 /// What a plugin calls a store, and what is known of it. Closes it when dropped.
 #[derive(Debug)]
@@ -39,9 +41,8 @@ impl Instance {
         let call = Call::new(request, waiting);
         // It is there: loading checks it.
         let open = library.table.open.ok_or_else(|| lacks("open"))?;
-        let mut store = ptr::null_mut();
-        let answered = Answered::new(waiting.cancelled.clone());
-        answered
+        let (mut store, mut status) = (ptr::null_mut(), abi::INTERNAL);
+        let opened = Answered::new(waiting)
             .with_credentials(given.credentials)
             .collect(|sink| {
                 let opening = abi::Opening {
@@ -50,16 +51,30 @@ impl Instance {
                     options: texts.as_ptr(),
                     options_len: texts.len(),
                     context: sink.context,
-                    credential: Some(sink::credential),
+                    credential: Some(answers::credential),
                 };
                 // SAFETY: all that is lent lives until this returns, as the interface has it.
-                unsafe { open(&call.table, &opening, sink, &mut store) }
-            })?;
-        Ok(Self {
+                status = unsafe { open(&call.table, &opening, sink, &mut store) };
+                status
+            });
+        match opened {
+            Ok(_) => Ok(Self::of(library, store)),
+            Err(error) => {
+                if status == abi::OK && !store.is_null() {
+                    // It is open all the same, whatever it answered on the way. This closes it.
+                    drop(Self::of(library, store));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn of(library: Arc<Library>, store: *mut c_void) -> Self {
+        Self {
             library,
             handle: Handle(store),
             can: Mutex::default(),
-        })
+        }
     }
 
     /// What the store can do, asked anew.
@@ -72,7 +87,7 @@ impl Instance {
         // It is there: loading checks it.
         let ask = table.capabilities.ok_or_else(|| lacks("capabilities"))?;
         let call = Call::new(request, waiting);
-        let answered = Answered::new(waiting.cancelled.clone()).collect(|sink| {
+        let answered = Answered::new(waiting).collect(|sink| {
             // SAFETY: the handle is the plugin's own, and what is lent lives until this returns.
             unsafe { ask(self.handle.0, &call.table, sink) }
         })?;

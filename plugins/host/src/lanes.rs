@@ -5,9 +5,9 @@
 //! then keeps its thread, and when too many have not, nobody is let in any more until some have.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,9 @@ use keyhaul_core::{Error, ErrorKind, Result};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time;
 
-/// Calls of one plugin that run at the same time.
+use crate::waiting::Waiting;
+
+/// A plugin's threads, and so its calls that run at the same time.
 pub(crate) const LANES: usize = 16;
 /// So many stuck calls, and no more are let in.
 pub(crate) const MAX_STUCK: usize = 8;
@@ -26,9 +28,16 @@ const GRACE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a thread without work stays.
 const IDLE: Duration = Duration::from_secs(10);
+/// A plugin that was called so often is likely to be called again at once.
+const OFTEN: u64 = 16;
+/// So many threads one has that is called often, and be it one call at a time: they take turns. A thread
+/// that has just answered goes to sleep on another processor, where to wake it takes longest.
+const IN_TURN: usize = 4;
+/// The stack of a thread, as the interface promises it.
+const STACK: usize = 2 * 1024 * 1024;
 
 /// Work for a thread.
-type Job = Box<dyn FnOnce() -> Answer + Send>;
+type Job = Box<dyn FnOnce(&Shared) -> Answer + Send>;
 /// What is left to do once the thread is free for more: who waits may bring some at once.
 type Answer = Box<dyn FnOnce()>;
 
@@ -48,20 +57,12 @@ struct Shared {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Job>,
-    /// The threads that look into the queue before they sleep again.
+    threads: usize,
+    /// Those that look into the queue before they sleep again.
     idle: usize,
     calls: u64,
     /// The calls that have not come back, and since when nobody waits for them.
     under_way: HashMap<u64, Option<Instant>>,
-}
-
-/// What a call knows of who waits for it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Waiting {
-    /// Until when.
-    pub(crate) deadline: Option<Instant>,
-    /// Set when nobody does any more.
-    pub(crate) cancelled: Arc<AtomicBool>,
 }
 
 impl Lanes {
@@ -104,19 +105,15 @@ impl Lanes {
                 ));
             }
         };
-        let waiting = Waiting {
-            deadline,
-            cancelled: Arc::default(),
-        };
+        let waiting = Waiting::until(until);
         let (sender, receiver) = oneshot::channel();
-        let number = self.shared.begin();
+        let number = self.shared.begin(None);
         let guard = Guard {
             shared: &self.shared,
             number,
             waiting: waiting.clone(),
         };
-        let shared = self.shared.clone();
-        let job = Box::new(move || {
+        let job = Box::new(move |shared: &Shared| {
             let done = catch_unwind(AssertUnwindSafe(|| work(&waiting)));
             shared.end(number);
             Box::new(move || {
@@ -125,10 +122,12 @@ impl Lanes {
                 let _ = sender.send(done);
             }) as Answer
         });
-        if let Err(error) = self.shared.submit(job) {
+        if let Err((job, error)) = self.shared.submit(job) {
             // It never began, so it is not stuck either.
             self.shared.end(number);
-            return Err(error);
+            drop(job);
+            let rule = "no thread can be had for the plugin";
+            return Err(Error::new(ErrorKind::Unavailable, rule).with_source(error));
         }
         let done = time::timeout_at(until.into(), receiver).await;
         drop(guard);
@@ -142,13 +141,19 @@ impl Lanes {
         }
     }
 
-    /// Does `work` on a thread, whenever that is.
+    /// Does `work` on a thread, whenever that is. It is a call that nobody waits for.
     pub(crate) fn later(&self, work: impl FnOnce() + Send + 'static) {
-        // What cannot be done is left undone: nobody waits for it.
-        let _ = self.shared.submit(Box::new(move || {
-            work();
+        let job = Box::new(move |shared: &Shared| {
+            let number = shared.begin(Some(Instant::now()));
+            // A panic of ours is told by the hook, and nobody else would hear of it.
+            let _ = catch_unwind(AssertUnwindSafe(work));
+            shared.end(number);
             Box::new(|| ()) as Answer
-        }));
+        });
+        if let Err((job, _)) = self.shared.submit(job) {
+            // The next thread that there is does it.
+            self.shared.lock().queue.push_back(job);
+        }
     }
 }
 
@@ -161,7 +166,7 @@ struct Guard<'a> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.waiting.cancelled.store(true, Ordering::Relaxed);
+        self.waiting.end();
         let mut state = self.shared.lock();
         if let Some(abandoned) = state.under_way.get_mut(&self.number) {
             *abandoned = Some(Instant::now());
@@ -186,11 +191,12 @@ impl Shared {
         .with_refusal())
     }
 
-    fn begin(&self) -> u64 {
+    /// A call begins, which somebody waits for, or nobody since then.
+    fn begin(&self, abandoned: Option<Instant>) -> u64 {
         let mut state = self.lock();
         state.calls += 1;
         let number = state.calls;
-        state.under_way.insert(number, None);
+        state.under_way.insert(number, abandoned);
         number
     }
 
@@ -198,24 +204,42 @@ impl Shared {
         self.lock().under_way.remove(&number);
     }
 
-    fn submit(self: &Arc<Self>, job: Job) -> Result<()> {
+    /// Puts a job into the queue, and sees to it that a thread looks there.
+    ///
+    /// # Errors
+    /// The job, where no thread can be had. What it owns may call the plugin when it is dropped.
+    fn submit(self: &Arc<Self>, job: Job) -> std::result::Result<(), (Job, io::Error)> {
         let mut state = self.lock();
-        state.queue.push_back(job);
-        if state.idle >= state.queue.len() {
-            drop(state);
+        if state.idle > state.queue.len() {
+            state.queue.push_back(job);
             self.work.notify_one();
+            if state.calls > OFTEN && state.threads < IN_TURN {
+                // There is one for this job without it.
+                let _ = self.start(&mut state);
+            }
             return Ok(());
         }
+        // One more for each job in the queue. Closes have no turns, so that it can be that all
+        // threads are there and busy: then the first that is done looks there, too.
+        if state.threads < LANES
+            && let Err(error) = self.start(&mut state)
+        {
+            return Err((job, error));
+        }
+        state.queue.push_back(job);
+        Ok(())
+    }
+
+    /// Starts a thread, which looks into the queue.
+    fn start(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
         let shared = self.clone();
-        let thread = thread::Builder::new().name("keyhaul-plugin".into());
-        let Err(error) = thread.spawn(move || shared.work()) else {
-            state.idle += 1;
-            return Ok(());
-        };
-        // Under the same lock: it is the one that was put there.
-        state.queue.pop_back();
-        let rule = "no thread can be had for the plugin";
-        Err(Error::new(ErrorKind::Unavailable, rule).with_source(error))
+        let thread = thread::Builder::new()
+            .name("keyhaul-plugin".into())
+            .stack_size(STACK);
+        thread.spawn(move || shared.work())?;
+        state.threads += 1;
+        state.idle += 1;
+        Ok(())
     }
 
     fn work(&self) {
@@ -225,7 +249,7 @@ impl Shared {
         loop {
             if let Some(job) = state.queue.pop_front() {
                 drop(state);
-                let answer = job();
+                let answer = job(self);
                 self.lock().idle += 1;
                 answer();
                 state = self.lock();
@@ -240,6 +264,7 @@ impl Shared {
             state = woken;
             state.idle -= 1;
             if timeout.timed_out() && state.queue.is_empty() {
+                state.threads -= 1;
                 return;
             }
         }

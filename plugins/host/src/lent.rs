@@ -1,23 +1,17 @@
-//! Reading what a plugin lends: pointers with lengths, and none of them believed further than can
-//! be told from here.
+//! What is made of what a plugin lends: pointers with lengths, and none of them believed further than
+//! can be told from here.
 //!
-//! It is the kernel that reads, as it would read another process: a pointer to where there is no
-//! memory is an error then, and no crash. Only a sandbox that forbids the call gets a plain copy.
+//! It is the kernel that reads them, so that a pointer to where there is no memory is an error, and no
+//! crash.
 
-use std::mem::MaybeUninit;
-use std::ptr;
-use std::slice;
-
-use keyhaul_core::{Error, ErrorKind, Result, SecretBytes};
+use keyhaul_core::law::{LONGEST_TEXT, MOST_TEXT};
+use keyhaul_core::{Error, ErrorKind, Result, SecretBytes, misleads};
 use keyhaul_plugin_abi::{Bytes, Head, MAGIC, MAJOR, MINOR, Pair, Str};
+
+use crate::copy::{self, Table, gather, read};
 
 /// The largest table, and the largest text in it, that a plugin shows when it is loaded.
 const MAX_TABLE: usize = 64 * 1024;
-/// The longest text of a pair, and what all pairs of one secret may have together, in bytes.
-const MAX_TEXT: usize = 64 * 1024;
-const MAX_TEXTS: usize = 1024 * 1024;
-/// So many pieces the kernel reads at once.
-const PIECES: usize = 1024;
 
 /// A value's bytes, copied straight to where they are wiped.
 pub(crate) fn value(given: Bytes, limit: usize) -> Result<SecretBytes> {
@@ -62,12 +56,6 @@ pub(crate) fn words(text: Str, limit: usize) -> Option<String> {
     Some(shown)
 }
 
-/// What moves the cursor, colours the screen, breaks the line or turns the direction of a text.
-fn misleads(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// Pairs of texts.
 pub(crate) fn pairs(ptr: *const Pair, len: usize, limit: usize) -> Result<Vec<(String, String)>> {
     if len == 0 {
@@ -82,20 +70,16 @@ pub(crate) fn pairs(ptr: *const Pair, len: usize, limit: usize) -> Result<Vec<(S
         value: Str::ABSENT,
     };
     let mut pairs = vec![absent; len];
-    // SAFETY: as many bytes as the vector has, none of them padding, and any bytes are a pair.
-    let bytes = unsafe {
-        slice::from_raw_parts_mut(pairs.as_mut_ptr().cast::<u8>(), size_of_val(&pairs[..]))
-    };
-    if !read(ptr.cast(), bytes) {
+    if !read(ptr.cast(), copy::bytes(&mut pairs)) {
         return Err(nowhere("pairs"));
     }
     let mut all = 0;
     for (what, text) in pairs.iter().flat_map(named) {
-        sane(what, text.ptr, text.len, MAX_TEXT)?;
+        sane(what, text.ptr, text.len, LONGEST_TEXT)?;
         all += text.len;
     }
-    if all > MAX_TEXTS {
-        let rule = format!("the plugin gave pairs of {all} bytes; at most {MAX_TEXTS} are taken");
+    if all > MOST_TEXT {
+        let rule = format!("the plugin gave pairs of {all} bytes; at most {MOST_TEXT} are taken");
         return Err(Error::new(ErrorKind::TooLarge, rule));
     }
     let mut bytes = vec![0; all];
@@ -153,17 +137,15 @@ fn no_text(what: &str) -> Error {
 
 /// A copy of a table, with zeros where the plugin knows fewer fields than we do.
 ///
-/// `T` is one of the interface's tables, all of whose fields may be zero.
-///
 /// # Errors
 /// `Unsupported` with what is wrong with it. Memory that is not there is one of these: it is the
 /// kernel that reads it.
-pub(crate) fn table<T>(what: &str, ptr: *const T) -> Result<T> {
+pub(crate) fn table<T: Table>(what: &str, ptr: *const T) -> Result<T> {
     let refuse = |rule: String| Err(Error::new(ErrorKind::Unsupported, format!("{what} {rule}")));
     if !ptr.is_aligned() {
         return refuse(format!("is at {ptr:p}, where none can be"));
     }
-    let Some(head) = copied::<Head>(ptr.cast(), size_of::<Head>()) else {
+    let Some(head) = copy::table::<Head>(ptr.cast(), size_of::<Head>()) else {
         return refuse(format!("is at {ptr:p}, where there is no memory"));
     };
     if head.magic != MAGIC {
@@ -185,7 +167,7 @@ pub(crate) fn table<T>(what: &str, ptr: *const T) -> Result<T> {
             head.size
         ));
     }
-    match copied(ptr, head.size) {
+    match copy::table(ptr, head.size) {
         Some(table) => Ok(table),
         None => refuse(format!("ends before its {} bytes do", head.size)),
     }
@@ -193,9 +175,21 @@ pub(crate) fn table<T>(what: &str, ptr: *const T) -> Result<T> {
 
 /// An element of an array whose elements have `size` bytes for the plugin. Nothing where there is
 /// no memory.
-pub(crate) fn element<T>(array: *const T, index: usize, size: usize) -> Option<T> {
+pub(crate) fn element<T: Table>(array: *const T, index: usize, size: usize) -> Option<T> {
     let at = array.addr().checked_add(index.checked_mul(size)?)?;
-    copied(array.with_addr(at), size)
+    copy::table(array.with_addr(at), size)
+}
+
+/// A name in a table, as [`lasting`]. None is empty.
+pub(crate) fn name(what: &str, text: Str) -> Result<String> {
+    let name = lasting(what, text)?;
+    if name.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{what} is empty"),
+        ));
+    }
+    Ok(name)
 }
 
 /// A text of a table, which lives on.
@@ -211,97 +205,15 @@ pub(crate) fn lasting(what: &str, text: Str) -> Result<String> {
     if !read(text.ptr, &mut bytes) {
         return Err(refuse("is where there is no memory"));
     }
-    let tame = |text: &String| !text.chars().any(char::is_control);
+    let tame = |text: &String| !text.chars().any(misleads);
     let text = String::from_utf8(bytes).ok().filter(tame);
-    text.ok_or_else(|| refuse("is no UTF-8, or has control characters"))
-}
-
-/// `T` with its first bytes from there, `size` at most, and zeros behind.
-fn copied<T>(ptr: *const T, size: usize) -> Option<T> {
-    let mut value = MaybeUninit::<T>::zeroed();
-    let size = size.min(size_of::<T>());
-    // SAFETY: as many bytes as `value` has, and they are initialised: to zeros.
-    let bytes = unsafe { slice::from_raw_parts_mut(value.as_mut_ptr().cast(), size) };
-    // SAFETY: the interface's tables are numbers, pointers and optional functions: any bytes are
-    // one, and a function is only ever as good as the plugin's word.
-    read(ptr.cast(), bytes).then(|| unsafe { value.assume_init() })
-}
-
-/// Copies what is at `ptr`, as long as `to` is. Whether it was there.
-fn read(ptr: *const u8, to: &mut [u8]) -> bool {
-    gather(&[(ptr, to.len())], to)
-}
-
-/// Copies pieces one behind the other, which have as many bytes together as `to`. Whether all of
-/// them were there.
-fn gather(pieces: &[(*const u8, usize)], mut to: &mut [u8]) -> bool {
-    for some in pieces.chunks(PIECES) {
-        let len = some.iter().map(|(_, len)| len).sum();
-        let (part, rest) = to.split_at_mut(len);
-        to = rest;
-        if !gather_some(some, part) {
-            return false;
-        }
-    }
-    true
-}
-
-fn gather_some(pieces: &[(*const u8, usize)], to: &mut [u8]) -> bool {
-    if to.is_empty() {
-        return true;
-    }
-    let given = |&(ptr, len): &(*const u8, usize)| libc::iovec {
-        iov_base: ptr.cast_mut().cast(),
-        iov_len: len,
-    };
-    let ours = libc::iovec {
-        iov_base: to.as_mut_ptr().cast(),
-        iov_len: to.len(),
-    };
-    // The usual case needs no memory of its own.
-    let (one, many);
-    let given: &[libc::iovec] = if let [piece] = pieces {
-        one = [given(piece)];
-        &one
-    } else {
-        many = pieces.iter().map(given).collect::<Vec<_>>();
-        &many
-    };
-    let count = given.len() as libc::c_ulong;
-    // To write, and not to read: then memory that only its own process can read will do as well,
-    // as that of memfd_secret.
-    // SAFETY: `ours` is an exclusive slice, and the kernel checks `given` itself.
-    let copied =
-        unsafe { libc::process_vm_writev(libc::getpid(), given.as_ptr(), count, &ours, 1, 0) };
-    match usize::try_from(copied) {
-        Ok(copied) => copied == to.len(),
-        // A sandbox that has no such call: then the plugin's word must do.
-        Err(_) if is_forbidden() => {
-            let mut at = to.as_mut_ptr();
-            for (ptr, len) in pieces.iter().filter(|(_, len)| *len > 0) {
-                if ptr.is_null() {
-                    return false;
-                }
-                // SAFETY: the pieces are as long together as `to`; what they point to is as the
-                // plugin's contract says.
-                unsafe {
-                    ptr::copy_nonoverlapping(*ptr, at, *len);
-                    at = at.add(*len);
-                }
-            }
-            true
-        }
-        Err(_) => false,
-    }
-}
-
-fn is_forbidden() -> bool {
-    let error = std::io::Error::last_os_error().raw_os_error();
-    matches!(error, Some(libc::EPERM | libc::ENOSYS))
+    text.ok_or_else(|| refuse("is no UTF-8, or has characters that steer a terminal"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ptr;
+
     use keyhaul_plugin_abi::Plugin;
 
     use super::*;
@@ -395,7 +307,7 @@ mod tests {
         let error = pairs(given.as_ptr(), 1000, 999).expect_err("too many");
         assert!(error.message().contains("at most 999"), "{error}");
         // Each of them may be so long, and not all together.
-        let long = vec![("a".to_owned(), "x".repeat(MAX_TEXT)); 17];
+        let long = vec![("a".to_owned(), "x".repeat(LONGEST_TEXT)); 17];
         let error = pairs(lent(&long).as_ptr(), 17, 1000).expect_err("too long");
         assert_eq!(error.kind(), ErrorKind::TooLarge);
     }

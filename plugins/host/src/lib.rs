@@ -12,36 +12,47 @@
 //! A library runs with all that this process may. So it is loaded only from an absolute path without
 //! symbolic links, where the file and every folder above it belong to root or to us and nobody else can
 //! write them. The file is read once, into sealed memory; its digest is taken there; and that memory is
-//! what is loaded. A library is never unloaded.
+//! what is loaded. A library is never unloaded, and loaded once: stores of one file share it as long as
+//! the file has the same digest, also one that turned out to be no plugin.
 //!
 //! # What it may do
 //!
-//! - **Block.** It runs on a few threads of its own, at most 16 for each library and pin. Who waits stops at
+//! - **Block.** It runs on a few threads of its own, at most 16 for each file. Who waits stops at
 //!   the deadline; a call that does not come back keeps its thread, and with eight of those all stores of
-//!   this plugin are `Unavailable` until some come back. Other plugins' stores do not notice, and the
-//!   process can end.
+//!   this file are `Unavailable` until some come back, also by a newer policy. Other plugins' stores do not
+//!   notice, and the process can end: by `_exit`, since `exit` runs what the library has registered.
+//!   **But not while it is loaded.** A constructor that hangs holds a lock of the system's linker, which each
+//!   thread of Rust's takes as it begins, and `exit` takes too: little goes on then but `_exit`. Only a plugin
+//!   that is a process is kept from that.
 //! - **Answer nonsense.** Texts are cleaned and cut, lengths and counts have limits, an answer that is given
 //!   twice, too late or from another thread is refused, and unknown statuses are `Internal`. Pointers to where
 //!   there is no memory are errors, since it is the kernel that follows them.
 //! - **Crash.** That cannot be caught. A library that writes where it should not, calls `exit` or `abort`,
-//!   throws a C++ exception out of a function, raises a signal, gives a function's address that is none, or
-//!   hangs in a destructor as the process ends, does so to this process. One that hangs while it is loaded,
-//!   in a constructor, holds a lock of the dynamic linker: no other plugin is loaded any more. And it can
-//!   read all memory that this process can. A plugin that is a process can do none of this.
+//!   throws a C++ exception out of a function, raises a signal, or gives a function's address that is none,
+//!   does so to this process. And it can read all memory that this process can. A plugin that is a process can
+//!   do none of this.
 //!
 //! Capabilities are held to here, so that no plugin has to: what a store does not name, or has no
 //! function for, is `Unsupported` and never asked.
 
+mod answers;
 mod attributes;
 mod calls;
 mod config;
+mod contained;
+mod copy;
+mod credential;
 mod declared;
 mod digest;
+mod elf;
 mod instance;
 mod lanes;
 mod lent;
 mod library;
+mod listing;
 mod log;
+mod offered;
+mod origin;
 mod place;
 mod plugin;
 mod rule;
@@ -49,9 +60,10 @@ mod sink;
 mod store;
 #[cfg(test)]
 mod testing;
+mod waiting;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use keyhaul_core::registry::{Limits, OptionSpec};
 use keyhaul_core::{Descriptor, Result, SecretStore, StoreConfig, StoreFactory};
@@ -63,12 +75,19 @@ pub use store::PluginStore;
 
 use config::Settings;
 use library::Library;
-use plugin::Plugin;
+use origin::Origins;
+use plugin::{Files, Plugin};
 
-/// Makes stores of plugins: `plugin`.
+/// Makes stores of plugins: `plugin`. Clones are one factory.
+///
+/// What it loads stays in the process. So a process has one, and [renews](Self::renewed) it for a policy
+/// that it reads anew: two that know nothing of each other load one library twice.
 #[derive(Clone, Default)]
 pub struct PluginFactory {
-    plugins: Arc<Mutex<Vec<Arc<Plugin>>>>,
+    /// What was ever loaded.
+    origins: Arc<Origins>,
+    /// What the policy names.
+    files: Arc<Files>,
 }
 
 /// What is known of a loaded plugin.
@@ -104,11 +123,27 @@ pub struct Inspection {
 }
 
 impl PluginFactory {
-    /// The plugins that were loaded so far.
+    /// A factory for another policy, or a newer one. Its stores look at each file again: one that has
+    /// not changed they share with this factory's, and one that has they load anew.
+    #[must_use]
+    pub fn renewed(&self) -> Self {
+        Self {
+            origins: self.origins.clone(),
+            files: Arc::default(),
+        }
+    }
+
+    /// The plugins that were loaded so far, also by those that this one was renewed from.
     pub fn loaded(&self) -> Vec<Loaded> {
-        let plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = plugins.iter().filter_map(|plugin| plugin.loaded());
-        loaded.map(|library| Loaded::from(&**library)).collect()
+        let libraries = self.origins.libraries();
+        let loaded = libraries.iter().map(|library| Loaded::from(&**library));
+        loaded.collect()
+    }
+
+    /// Whether a library is being loaded. Until that is done, which may be never, threads of this process
+    /// that begin wait for a lock of the system's linker.
+    pub fn is_loading(&self) -> bool {
+        self.origins.are_loading()
     }
 
     /// Loads the plugin that a store of the policy names, as the store's first request would; the
@@ -124,40 +159,23 @@ impl PluginFactory {
         Ok(Loaded::from(&*library))
     }
 
-    /// Loads the plugin at `path` without a policy, by the same rules, and opens no store. Blocks.
-    ///
-    /// It is loaded anew each time, and stays loaded: its constructors run, and its entry. [`examine`]
-    /// of one factory loads it once.
-    ///
-    /// [`examine`]: Self::examine
-    ///
-    /// # Errors
-    /// The rule that it breaks.
-    pub fn inspect(path: &Path, pin: Option<&Digest>) -> Result<Loaded> {
-        Self::default().examine(path, pin.copied()).outcome
-    }
-
-    /// The same, told rule by rule. Stores of this plugin that are opened later have it loaded.
+    /// Loads the plugin at `path` without a policy, and tells rule by rule what came of it. Stores of
+    /// this plugin that are opened later have it loaded. Opens none. Blocks.
     pub fn examine(&self, path: &Path, pin: Option<Digest>) -> Inspection {
-        let mut passed = Vec::new();
-        let plugin = self.plugin(path, pin);
-        let library = plugin.library_by(&mut passed);
-        let outcome = library.map(|library| Loaded::from(&*library));
-        if outcome.is_ok() {
-            passed = Rule::ALL.to_vec();
+        match self.plugin(path, pin).held_to_the_rules() {
+            Ok(library) => Inspection {
+                passed: Rule::ALL.to_vec(),
+                outcome: Ok(Loaded::from(&*library)),
+            },
+            Err(broken) => Inspection {
+                passed: broken.rule.passed(),
+                outcome: Err(broken.error),
+            },
         }
-        Inspection { passed, outcome }
     }
 
-    /// The plugin of this file and pin, which is one however many stores it has.
-    fn plugin(&self, path: &Path, pin: Option<Digest>) -> Arc<Plugin> {
-        let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = plugins.iter().find(|plugin| plugin.is(path, pin.as_ref())) {
-            return known.clone();
-        }
-        let plugin = Arc::new(Plugin::new(path.to_owned(), pin));
-        plugins.push(plugin.clone());
-        plugin
+    fn plugin(&self, path: &Path, pin: Option<Digest>) -> Plugin {
+        self.files.plugin(&self.origins, path, pin)
     }
 }
 
@@ -188,7 +206,7 @@ impl StoreFactory for PluginFactory {
 
     fn open(&self, config: &StoreConfig) -> Result<Arc<dyn SecretStore>> {
         let settings = Settings::new(config)?;
-        let plugin = self.plugin(&settings.path, settings.pin);
+        let plugin = Arc::new(self.plugin(&settings.path, settings.pin));
         let descriptor = Descriptor::new(&config.name, config::SCHEME, config.url.as_str());
         let place = config.place.clone();
         Ok(Arc::new(PluginStore::new(

@@ -11,11 +11,12 @@ use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-use keyhaul_core::{Error, ErrorKind, Result};
+use keyhaul_core::{Error, ErrorKind, Result, typed};
 use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, SealFlags, Stat};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Digest, Rule};
+use crate::Digest;
+use crate::rule::{Broken, Rule};
 
 /// The longest library that is loaded.
 const MAX_FILE: u64 = 256 * 1024 * 1024;
@@ -24,7 +25,7 @@ const MAX_FILE: u64 = 256 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Sealed {
     /// The memory that holds them.
-    pub(crate) memory: OwnedFd,
+    pub(crate) memory: File,
     /// Their digest.
     pub(crate) digest: Digest,
 }
@@ -32,67 +33,71 @@ pub(crate) struct Sealed {
 /// Reads the library at `path`, by the rules above, and holds it against `pin`.
 ///
 /// # Errors
-/// `InvalidConfig` where there is no such file, `PermissionDenied` with the rule that is broken and
-/// what mends it.
-pub(crate) fn read(path: &Path, pin: Option<&Digest>, passed: &mut Vec<Rule>) -> Result<Sealed> {
-    let mut file = open(path, passed)?;
-    let sealed = seal(path, &mut file)?;
+/// The rule that is broken: `InvalidConfig` where there is no such file, `TooLarge`,
+/// `PermissionDenied` with what mends it.
+pub(crate) fn read(path: &Path, pin: Option<&Digest>) -> Result<Sealed, Broken> {
+    let mut file = open(path)?;
+    let sealed = seal(path, &mut file).map_err(|error| Rule::Copied.broken(error))?;
     match pin {
-        Some(pin) if *pin != sealed.digest => Err(Error::new(
-            ErrorKind::PermissionDenied,
-            format!(
+        Some(pin) if *pin != sealed.digest => {
+            let rule = format!(
                 "the plugin {} is not the one that the policy pins: its SHA-256 is {}, not {pin}",
                 path.display(),
                 sealed.digest
-            ),
-        )
-        .with_advice(
-            "find out who changed the file; if it is as it should be, pin its new digest",
-        )),
-        _ => {
-            passed.push(Rule::Pin);
-            Ok(sealed)
+            );
+            let error = Error::new(ErrorKind::PermissionDenied, rule);
+            Err(Rule::Pin.broken(error.with_advice(
+                "find out who changed the file; if it is as it should be, pin its new digest",
+            )))
         }
+        _ => Ok(sealed),
     }
 }
 
 /// Opens the file, after a look at each folder on the way.
-fn open(path: &Path, passed: &mut Vec<Rule>) -> Result<File> {
+fn open(path: &Path) -> Result<File, Broken> {
     if !path.is_absolute() {
         let rule = format!("the path of a plugin is absolute, not {}", path.display());
-        return Err(Error::new(ErrorKind::InvalidConfig, rule));
+        return Err(Rule::Absolute.broken(Error::new(ErrorKind::InvalidConfig, rule)));
     }
-    passed.push(Rule::Absolute);
-    let failed = |at: &Path, error: rustix::io::Errno| unreadable(at, error.into());
     let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut at = PathBuf::from("/");
-    let mut folder = rustix::fs::open("/", look, Mode::empty()).map_err(|e| failed(&at, e))?;
+    let of_folder = |error: Error| Rule::Folders.broken(error);
+    let root = rustix::fs::open("/", look, Mode::empty());
+    let mut folder = root.map_err(|error| of_folder(unreadable(&at, error.into())))?;
     let mut names = path.components().filter(|part| *part != Component::RootDir);
-    let mut name = names.next().ok_or_else(|| not_a_file(path))?;
+    let mut name = names
+        .next()
+        .ok_or_else(|| Rule::File.broken(not_a_file(path)))?;
     loop {
-        let stat = rustix::fs::fstat(&folder).map_err(|e| failed(&at, e))?;
-        trusted("the plugin's folder", &at, &stat)?;
+        let stat = rustix::fs::fstat(&folder);
+        let stat = stat.map_err(|error| of_folder(unreadable(&at, error.into())))?;
+        trusted("the plugin's folder", &at, &stat, us()).map_err(of_folder)?;
         at.push(name);
-        let found = rustix::fs::openat(&folder, name.as_os_str(), look, Mode::empty())
-            .map_err(|e| failed(&at, e))?;
-        let stat = rustix::fs::fstat(&found).map_err(|e| failed(&at, e))?;
+        let next = names.next();
+        // The last one on the way is the file itself.
+        let rule = next.map_or(Rule::File, |_| Rule::Folders);
+        let broken = |error: Error| rule.broken(error);
+        let failed = |error: rustix::io::Errno| broken(unreadable(&at, error.into()));
+        let found = rustix::fs::openat(&folder, name.as_os_str(), look, Mode::empty());
+        let found = found.map_err(failed)?;
+        let stat = rustix::fs::fstat(&found).map_err(failed)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Symlink {
-            return Err(a_link(path, &at));
+            return Err(broken(a_link(path, &at)));
         }
-        match names.next() {
+        match next {
             Some(next) if kind == FileType::Directory => (folder, name) = (found, next),
-            Some(_) => return Err(unreadable(&at, rustix::io::Errno::NOTDIR.into())),
+            Some(_) => return Err(failed(rustix::io::Errno::NOTDIR)),
             None => {
-                passed.push(Rule::Folders);
                 // A device may do things when it is opened: look first.
-                a_trusted_file(path, &stat)?;
+                a_trusted_file(path, &stat).map_err(broken)?;
                 let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let file = rustix::fs::openat(&folder, name.as_os_str(), read, Mode::empty())
-                    .map_err(|e| failed(&at, e))?;
+                    .map_err(failed)?;
                 // It may be another one by now.
-                a_trusted_file(path, &rustix::fs::fstat(&file).map_err(|e| failed(&at, e))?)?;
-                passed.push(Rule::File);
+                let stat = rustix::fs::fstat(&file).map_err(failed)?;
+                a_trusted_file(path, &stat).map_err(broken)?;
                 return Ok(File::from(file));
             }
         }
@@ -103,14 +108,18 @@ fn a_trusted_file(path: &Path, stat: &Stat) -> Result<()> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(not_a_file(path));
     }
-    trusted("the plugin", path, stat)
+    trusted("the plugin", path, stat, us())
 }
 
-/// Whether nobody but root and we can write it. A sticky folder will not do: others can put a file
+/// Who we are.
+fn us() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Whether nobody but root and `us` can write it. A sticky folder will not do: others can put a file
 /// there before we do.
-fn trusted(what: &str, path: &Path, stat: &Stat) -> Result<()> {
-    let path = path.display();
-    let us = rustix::process::geteuid().as_raw();
+fn trusted(what: &str, path: &Path, stat: &Stat, us: u32) -> Result<()> {
+    let (path, typed) = (path.display(), typed(path));
     let refuse = |rule: String, advice: String| {
         Err(Error::new(ErrorKind::PermissionDenied, rule).with_advice(advice))
     };
@@ -120,7 +129,7 @@ fn trusted(what: &str, path: &Path, stat: &Stat) -> Result<()> {
                 "{what} {path} belongs to uid {}, who is neither root nor us",
                 stat.st_uid
             ),
-            format!("check it, then: chown {us} {path}"),
+            format!("check it, then: chown {us} {typed}"),
         );
     }
     let mode = stat.st_mode & 0o7777;
@@ -135,7 +144,7 @@ fn trusted(what: &str, path: &Path, stat: &Stat) -> Result<()> {
     if mode & 0o022 != 0 {
         return refuse(
             format!("{what} {path} has mode {mode:04o}: others could write it"),
-            format!("check it, then: chmod go-w {path}"),
+            format!("check it, then: chmod go-w {typed}"),
         );
     }
     Ok(())
@@ -150,15 +159,18 @@ fn seal(path: &Path, file: &mut File) -> Result<Sealed> {
         )
         .with_source(error)
     };
+    let fits = |len: u64| match len {
+        0..=MAX_FILE => Ok(()),
+        _ => {
+            let path = path.display();
+            let rule = format!("the plugin {path} has more than {MAX_FILE} bytes");
+            Err(Error::new(ErrorKind::TooLarge, rule))
+        }
+    };
+    fits(file.metadata().map_err(failed)?.len())?;
     let mut memory = File::from(memory().map_err(failed)?);
-    let copied = io::copy(&mut file.take(MAX_FILE + 1), &mut memory).map_err(failed)?;
-    if copied > MAX_FILE {
-        let rule = format!(
-            "the plugin {} has more than {MAX_FILE} bytes",
-            path.display()
-        );
-        return Err(Error::new(ErrorKind::TooLarge, rule));
-    }
+    // It may have grown.
+    fits(io::copy(&mut file.take(MAX_FILE + 1), &mut memory).map_err(failed)?)?;
     let all = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
     rustix::fs::fcntl_add_seals(&memory, all).map_err(|error| failed(error.into()))?;
     memory.rewind().map_err(failed)?;
@@ -171,7 +183,7 @@ fn seal(path: &Path, file: &mut File) -> Result<Sealed> {
         }
     }
     Ok(Sealed {
-        memory: memory.into(),
+        memory,
         digest: Digest(hasher.finalize().into()),
     })
 }

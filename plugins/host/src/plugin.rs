@@ -1,66 +1,86 @@
 //! A plugin that the policy names: its file, its threads, and the library once it is loaded.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use keyhaul_core::Result;
+use keyhaul_core::{Error, Result};
 
+use crate::Digest;
 use crate::lanes::Lanes;
 use crate::library::Library;
-use crate::{Digest, Rule, library, place};
+use crate::origin::{Origin, Origins};
+use crate::place;
+use crate::rule::Broken;
 
-/// A plugin, which all stores of the same file and pin share.
+/// A plugin as a store has it: a file, and the digest that it must have.
 pub(crate) struct Plugin {
-    path: PathBuf,
-    pin: Option<Digest>,
     pub(crate) lanes: Lanes,
-    loaded: OnceLock<Arc<Library>>,
-    loading: Mutex<()>,
+    pin: Option<Digest>,
+    file: Arc<File>,
+}
+
+/// The files that one policy names.
+///
+/// All stores of one file have the library that it was when the first of them asked, also where it has
+/// changed meanwhile: two of its versions in one process know nothing of each other.
+#[derive(Default)]
+pub(crate) struct Files(Mutex<Vec<Arc<File>>>);
+
+struct File {
+    origin: Arc<Origin>,
+    taken: OnceLock<Arc<Library>>,
+}
+
+impl Files {
+    /// The plugin of this file and pin.
+    pub(crate) fn plugin(&self, origins: &Origins, path: &Path, pin: Option<Digest>) -> Plugin {
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = files.iter().find(|file| file.origin.path == path).cloned();
+        let file = known.unwrap_or_else(|| {
+            let file = Arc::new(File {
+                origin: origins.at(path),
+                taken: OnceLock::new(),
+            });
+            files.push(file.clone());
+            file
+        });
+        Plugin {
+            lanes: file.origin.lanes.clone(),
+            pin,
+            file,
+        }
+    }
 }
 
 impl Plugin {
-    pub(crate) fn new(path: PathBuf, pin: Option<Digest>) -> Self {
-        Self {
-            path,
-            pin,
-            lanes: Lanes::new(),
-            loaded: OnceLock::new(),
-            loading: Mutex::default(),
-        }
-    }
-
-    /// Whether this is that file by that pin.
-    pub(crate) fn is(&self, path: &Path, pin: Option<&Digest>) -> bool {
-        self.path == path && self.pin.as_ref() == pin
-    }
-
-    /// The library where it is loaded.
-    pub(crate) fn loaded(&self) -> Option<&Arc<Library>> {
-        self.loaded.get()
-    }
-
     /// The library, loaded by the first who asks. Blocks.
     ///
     /// # Errors
-    /// The rule that it breaks. The next one tries anew.
+    /// The rule that it breaks. The next one looks anew.
     pub(crate) fn library(&self) -> Result<Arc<Library>> {
-        self.library_by(&mut Vec::new())
+        self.held_to_the_rules().map_err(Error::from)
     }
 
-    /// The same, which tells the rules that it passed where it was not loaded before.
+    /// The same, with the rule.
     ///
     /// # Errors
-    /// As [`library`](Self::library).
-    pub(crate) fn library_by(&self, passed: &mut Vec<Rule>) -> Result<Arc<Library>> {
-        if let Some(library) = self.loaded() {
+    /// The rule that it breaks.
+    pub(crate) fn held_to_the_rules(&self) -> Result<Arc<Library>, Broken> {
+        let File { origin, taken } = &*self.file;
+        let fits = |library: &&Arc<Library>| self.pin.is_none_or(|pin| pin == library.digest);
+        if let Some(library) = taken.get().filter(fits) {
             return Ok(library.clone());
         }
-        let _one_at_a_time = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(library) = self.loaded() {
+        let loading = origin.one_at_a_time();
+        if let Some(library) = taken.get().filter(fits) {
             return Ok(library.clone());
         }
-        let sealed = place::read(&self.path, self.pin.as_ref(), passed)?;
-        let library = Arc::new(library::load(&self.path, sealed, passed)?);
-        Ok(self.loaded.get_or_init(|| library).clone())
+        let sealed = place::read(&origin.path, self.pin.as_ref())?;
+        let library = loading.library(sealed)?;
+        // Where another is taken, this one is what a pin asked for.
+        Ok(taken.get().filter(fits).cloned().unwrap_or_else(|| {
+            let _ = taken.set(library.clone());
+            library
+        }))
     }
 }

@@ -1,6 +1,7 @@
 //! A store that a plugin serves.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
@@ -13,8 +14,10 @@ use keyhaul_core::{
 
 use crate::calls::Caller;
 use crate::instance::Instance;
-use crate::lanes::{LANES, Waiting};
+use crate::lanes::LANES;
+use crate::log;
 use crate::plugin::Plugin;
+use crate::waiting::Waiting;
 
 /// A store of a plugin. The library is loaded, and the store opened, by the first request.
 pub struct PluginStore {
@@ -24,7 +27,7 @@ pub struct PluginStore {
 
 struct Inner {
     plugin: Arc<Plugin>,
-    name: String,
+    name: Arc<str>,
     options: Options,
     place: String,
     open: OnceLock<Arc<Instance>>,
@@ -40,7 +43,7 @@ impl PluginStore {
     ) -> Self {
         let inner = Inner {
             plugin,
-            name: descriptor.name.clone(),
+            name: descriptor.name.as_str().into(),
             options,
             place,
             open: OnceLock::new(),
@@ -62,8 +65,7 @@ impl PluginStore {
         let lanes = &self.inner.plugin.lanes;
         lanes
             .run(request.deadline, move |waiting| {
-                // What a plugin leaves on the stack is ours to wipe: it is our thread's.
-                wiping_stack(|| {
+                on_a_thread(&inner.name, || {
                     let instance = inner.instance(&request, waiting)?;
                     work(&Caller {
                         instance: &instance,
@@ -83,24 +85,37 @@ impl Inner {
             return Ok(open.clone());
         }
         let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever had it may have kept it long.
+        waiting.check()?;
         if let Some(open) = self.open.get() {
             return Ok(open.clone());
         }
         let opened = self.plugin.library().and_then(|library| {
             Instance::open(library, &self.name, &self.options, request, waiting)
         });
-        let opened = opened.map_err(|error| error.with_place(&self.place))?;
+        let placed = |error| self.options.placed_by_words(error).with_place(&self.place);
+        let opened = opened.map_err(placed)?;
         Ok(self.open.get_or_init(|| Arc::new(opened)).clone())
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Closing may block, and whoever drops a store may not.
-        if let Some(open) = self.open.take() {
-            self.plugin.lanes.later(move || drop(open));
+        // Closing may block, and whoever drops a store may not: where no thread can be had, ever,
+        // it stays open.
+        if let Some(open) = self.open.take().map(ManuallyDrop::new) {
+            let name = self.name.clone();
+            self.plugin.lanes.later(move || {
+                on_a_thread(&name, || drop(ManuallyDrop::into_inner(open)));
+            });
         }
     }
+}
+
+/// Does `work` that calls a plugin for this store, on one of the plugin's threads.
+fn on_a_thread<T>(store: &Arc<str>, work: impl FnOnce() -> T) -> T {
+    // What a plugin leaves on the stack is ours to wipe: it is our thread's.
+    log::on_behalf_of(store, || wiping_stack(work))
 }
 
 #[async_trait]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use keyhaul_conformance::Handles;
 use keyhaul_core::layers::{LayerSettings, standard};
-use keyhaul_core::registry::{Options, Value};
+use keyhaul_core::registry::Options;
 use keyhaul_core::{ErrorKind, Recipe, SecretPath, SecretStore, StoreConfig};
 use keyhaul_plugin_host::PluginFactory;
 use support::{Folder, compile, open, open_pinned, options};
@@ -55,7 +55,7 @@ async fn the_jar_begins_with_its_contents() {
     let library = jar(&folder);
     let holding = |text: &str| {
         let contents = folder.credential("contents", text);
-        open("jar", &library, options(&[("contents", contents)])).expect("no I/O")
+        open("jar", &library, options([("contents", contents)])).expect("no I/O")
     };
     let path = |path| SecretPath::new(path).expect("valid");
     let store = holding("web01/root hunter2 and more\nempty \nlast x");
@@ -73,12 +73,15 @@ async fn the_jar_begins_with_its_contents() {
             error.message().contains("a path, a space and a value"),
             "{error}"
         );
+        // The option's, which the plugin names in its words.
+        assert_eq!(error.context().place.as_deref(), Some("keyhaul.toml:3:1"));
     }
-    let nowhere = Value::Text("file:/nonexistent/contents".into());
-    let store = open("jar", &library, options(&[("contents", nowhere)])).expect("no I/O");
+    let nowhere = options([("contents", "file:/nonexistent/contents".into())]);
+    let store = open("jar", &library, nowhere).expect("no I/O");
     let error = store.probe().await.expect_err("not there");
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert!(error.message().contains("/nonexistent/contents"), "{error}");
+    assert_eq!(error.context().place.as_deref(), Some("keyhaul.toml:3:1"));
 }
 
 /// As the policy names it, and without a store.
@@ -88,14 +91,10 @@ fn a_stores_plugin_is_loaded_by_the_stores_settings() {
     let path = jar(&folder);
     let factory = PluginFactory::default();
     let config = |pin: Option<&str>| {
-        let pin = pin.map(|pin| ("sha256", Value::Text(pin.into())));
+        let pin = pin.map(|pin| ("sha256", pin));
         let url = format!("plugin://{}", path.display());
-        StoreConfig::new(
-            "jar",
-            &url,
-            options(&Vec::from_iter(pin)),
-            "keyhaul.toml:1:1",
-        )
+        let options = Options::at("keyhaul.toml:2:1", pin);
+        StoreConfig::new("jar", &url, options, "keyhaul.toml:1:1")
     };
     let loaded = factory.load(&config(None).expect("valid")).expect("loaded");
     assert_eq!(
@@ -116,7 +115,8 @@ fn a_stores_plugin_is_loaded_by_the_stores_settings() {
 async fn a_pin_is_held_to_and_what_is_loaded_is_told() {
     let folder = Folder::new();
     let path = jar(&folder);
-    let loaded = PluginFactory::inspect(&path, None).expect("loaded");
+    let loaded = PluginFactory::default().examine(&path, None);
+    let loaded = loaded.outcome.expect("loaded");
     assert_eq!(
         (loaded.name.as_str(), loaded.version.as_str()),
         ("jar-in-c", "1.0")

@@ -5,8 +5,8 @@ mod support;
 use std::path::Path;
 
 use keyhaul_core::registry::Options;
-use keyhaul_core::{GetOptions, ListOptions, SecretBytes, SecretPath};
-use support::{Folder, compile, open};
+use keyhaul_core::{ErrorKind, GetOptions, ListOptions, SecretBytes, SecretPath};
+use support::{Folder, compile, hostile, open};
 
 /// Has the kernel refuse `process_vm_writev` with EPERM, to this thread and those that it starts.
 fn forbid() {
@@ -56,6 +56,7 @@ fn a_plugin_is_served_where_the_kernel_may_not_read_for_the_host() {
     let folder = Folder::new();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/c/jar.c");
     let library = compile(&folder, "libjar.so", &source, &[]);
+    let nowhere = hostile(&folder, "libhostile.so", &[]);
     let work = move || {
         assert!(!is_forbidden());
         forbid();
@@ -82,6 +83,17 @@ fn a_plugin_is_served_where_the_kernel_may_not_read_for_the_host() {
             );
             let listed = store.list(&path("a"), &ListOptions::default()).await;
             assert_eq!(listed.expect("listed").secrets, [path("a/b")]);
+            // What is not there is no crash here either.
+            let store = open("hostile", &nowhere, Options::default()).expect("a store");
+            for (what, kind) in [
+                ("nowhere/value", ErrorKind::Internal),
+                ("nowhere/pairs", ErrorKind::Internal),
+                ("nowhere/text", ErrorKind::Internal),
+                ("nowhere/words", ErrorKind::Unavailable),
+            ] {
+                let got = store.get(&path(what), &GetOptions::default()).await;
+                assert_eq!(got.expect_err(what).kind(), kind, "{what}");
+            }
         });
     };
     // The filter stays with the thread.

@@ -29,7 +29,7 @@ impl Plugins {
 
     fn store(&self, hsm: &Hsm) -> Arc<dyn SecretStore> {
         let library = self.folder.install(&built("deps", "libkeyhaul_pkcs11.so"));
-        let options = host::options(&[("options", Value::Table(hsm.options(&[])))]);
+        let options = host::options([("options", Value::Table(hsm.options(&[])))]);
         let url = format!("plugin://{}", library.display());
         let config = StoreConfig::new("hsm", &url, options, "keyhaul.toml:1:1");
         let store = self.registry.open(&config.expect("a config"));

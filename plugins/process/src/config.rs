@@ -27,7 +27,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         name: "confine",
         kind: OptionKind::Table(CONFINE),
         default: "not confined",
-        help: "What the program may reach: with it, nothing but the system's programs and what it names (Landlock).",
+        help: "What the program may reach: with it, nothing but the system's programs and what it names (Landlock, seccomp).",
     },
     OptionSpec {
         name: "options",
@@ -45,16 +45,22 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
 
 const CONFINE: &[OptionSpec] = &[
     OptionSpec {
+        name: "network",
+        kind: OptionKind::Boolean,
+        default: "false",
+        help: "Whether the program may use TCP and UDP.",
+    },
+    OptionSpec {
         name: "read",
         kind: OptionKind::Texts,
         default: "none",
         help: "Files and folders that the program may read and execute, with all below them.",
     },
     OptionSpec {
-        name: "tcp",
+        name: "unix",
         kind: OptionKind::Boolean,
         default: "false",
-        help: "Whether the program may connect and listen by TCP.",
+        help: "Whether the program may use sockets that have a path: those of services, which act for whoever asks.",
     },
     OptionSpec {
         name: "write",
@@ -83,24 +89,22 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn new(config: &StoreConfig) -> Result<Self> {
-        let stall = config.options.duration("stall")?.unwrap_or(STALL);
+        let options = &config.options;
+        let stall = options.duration("stall")?.unwrap_or(STALL);
         if stall.is_zero() || stall > LONGEST_STALL {
-            let place = config.options.place("stall").unwrap_or(&config.place);
-            return Err(
-                invalid("`stall` is longer than nothing and at most a day").with_place(place)
-            );
+            let rule = "`stall` is longer than nothing and at most a day";
+            return Err(options.invalid("stall", rule));
         }
-        let arguments = config.options.texts("args");
+        let arguments = options.texts("args");
         if arguments.iter().any(|argument| argument.contains('\0')) {
-            let place = config.options.place("args").unwrap_or(&config.place);
-            return Err(invalid("an argument holds no NUL").with_place(place));
+            return Err(options.invalid("args", "an argument holds no NUL"));
         }
         Ok(Self {
             store: config.name.clone(),
             place: config.place.clone(),
             program: program(config)?,
             arguments: arguments.to_vec(),
-            options: config.options.table("options").cloned(),
+            options: options.table("options").cloned(),
             stall,
             fence: fence(config)?,
         })
@@ -115,16 +119,15 @@ fn fence(config: &StoreConfig) -> Result<Option<Fence>> {
         let paths = table.texts(name).iter().map(PathBuf::from);
         let paths: Vec<_> = paths.collect();
         if paths.iter().any(|path| !path.is_absolute()) {
-            let place = table.place(name).unwrap_or(&config.place);
-            let rule = format!("`{name}` takes absolute paths");
-            return Err(invalid(rule).with_place(place));
+            return Err(table.invalid(name, format!("`{name}` takes absolute paths")));
         }
         Ok(paths)
     };
     Ok(Some(Fence {
         read: paths("read")?,
         write: paths("write")?,
-        tcp: table.boolean("tcp").unwrap_or(false),
+        network: table.boolean("network").unwrap_or(false),
+        unix: table.boolean("unix").unwrap_or(false),
         place: config
             .options
             .place("confine")
@@ -136,7 +139,8 @@ fn fence(config: &StoreConfig) -> Result<Option<Fence>> {
 fn program(config: &StoreConfig) -> Result<PathBuf> {
     let url = &config.url;
     let form = || {
-        invalid("a plugin's url names a program by its absolute path")
+        let rule = "a plugin's url names a program by its absolute path";
+        Error::new(ErrorKind::InvalidConfig, rule)
             .with_advice(format!("write {SCHEME}:///usr/lib/keyhaul/NAME"))
     };
     if url.has_host() || url.query().is_some() || url.fragment().is_some() {
@@ -149,28 +153,14 @@ fn program(config: &StoreConfig) -> Result<PathBuf> {
     Ok(path.into())
 }
 
-fn invalid(rule: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidConfig, rule.into())
-}
-
 #[cfg(test)]
 mod tests {
-    use keyhaul_core::registry::{OptionValue, Value};
+    use keyhaul_core::registry::Value;
 
     use super::*;
 
     fn settings(url: &str, options: &[(&str, Value)]) -> Result<Settings> {
-        let options = options.iter().map(|(name, value)| {
-            let place = format!("keyhaul.toml:7:{}", name.len());
-            (
-                (*name).to_owned(),
-                OptionValue {
-                    value: value.clone(),
-                    place,
-                },
-            )
-        });
-        let options = Options(options.collect());
+        let options = Options::at("keyhaul.toml:7:3", options.iter().cloned());
         Settings::new(&StoreConfig::new("odd", url, options, "keyhaul.toml:3:1")?)
     }
 
@@ -219,8 +209,8 @@ mod tests {
         ] {
             let error = settings(url, &[(name, value)]).expect_err(name);
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-            let place = error.context().place.clone();
-            assert_eq!(place, Some(format!("keyhaul.toml:7:{}", name.len())));
+            let place = error.context().place.as_deref();
+            assert_eq!(place, Some("keyhaul.toml:7:3"), "{name}");
         }
     }
 }

@@ -11,8 +11,11 @@ use std::sync::{Mutex, PoisonError};
 use keyhaul_core::{Error, ErrorKind, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use crate::calls::Filter;
 use crate::fence::{self, Fence};
+use crate::keeper::{self, Keeper};
 
 /// How long a killed process is waited for, where nobody else will.
 const LAST_WAIT: Timespec = Timespec {
@@ -21,7 +24,7 @@ const LAST_WAIT: Timespec = Timespec {
 };
 
 /// What the environment of every plugin is: nothing else of keyhaul's own reaches it.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How many descriptors a plugin may have open.
 const DESCRIPTORS: u64 = 1024;
@@ -37,17 +40,18 @@ pub(crate) struct Started {
     pub(crate) pidfd: OwnedFd,
 }
 
-/// Starts `program`, in a process group of its own.
+/// Starts `program`, in a session of its own.
 ///
 /// # Errors
 /// `InvalidConfig` or `PermissionDenied` where it cannot be executed, `Unavailable` where the
-/// system has no room for it; those of [`Fence::rules`].
+/// system has no room for it; those of [`Fence::rules`] and [`Filter::new`].
 pub(crate) fn start(
     program: &Path,
     arguments: &[String],
     fence: Option<&Fence>,
 ) -> Result<Started> {
-    let rules = fence.map(|fence| fence.rules(program)).transpose()?;
+    let bounds = fence.map(|fence| Bounds::new(fence, program)).transpose()?;
+    let parent = rustix::process::getpid();
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -56,16 +60,17 @@ pub(crate) fn start(
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+        .stderr(Stdio::piped());
     // SAFETY: between fork and exec, `confine` makes system calls and touches no memory but its
-    // own stack: no allocation, no lock.
-    unsafe { command.pre_exec(move || confine(rules.as_ref())) };
-    let mut child = command
-        .spawn()
-        .map_err(|error| not_started(program, error))?;
+    // own stack and what was made before: no allocation, no lock.
+    unsafe { command.pre_exec(move || confine(parent, bounds.as_ref())) };
+    let (mut child, keeper) =
+        keeper::spawn(command).map_err(|error| not_started(program, error))?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let group = Group(Mutex::new(Some(child)));
+    let group = Group {
+        leader: Mutex::new(Some(child)),
+        _keeper: keeper,
+    };
     let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
         return Err(Error::new(
             ErrorKind::Internal,
@@ -82,15 +87,38 @@ pub(crate) fn start(
     })
 }
 
-/// In the child: no new privileges, no descriptors but the three, no core dumps, files of its own
-/// closed to others, signals as a program expects them, and nothing in reach that is behind the fence.
-fn confine(rules: Option<&OwnedFd>) -> io::Result<()> {
+/// What a fence is made of.
+struct Bounds {
+    rules: OwnedFd,
+    calls: Filter,
+}
+
+impl Bounds {
+    fn new(fence: &Fence, program: &Path) -> Result<Self> {
+        Ok(Self {
+            rules: fence.rules(program)?,
+            calls: Filter::new(fence)?,
+        })
+    }
+}
+
+/// In the child: a session without a terminal, an end with its parent's, no new privileges, no
+/// descriptors but the three, no core dumps, files of its own closed to others, signals as a program
+/// expects them, and nothing in reach that is behind the fence.
+fn confine(parent: Pid, bounds: Option<&Bounds>) -> io::Result<()> {
     // The thread that starts it may block them all.
     let mut none = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the first call fills in the set that the second one reads; both are allowed here.
     unsafe {
         libc::sigemptyset(none.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+    // A process group of its own as well.
+    rustix::process::setsid()?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if rustix::process::getppid() != Some(parent) {
+        // It has ended before it could be heard of.
+        return Err(rustix::io::Errno::SRCH.into());
     }
     rustix::thread::set_no_new_privs(true)?;
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
@@ -115,7 +143,34 @@ fn confine(rules: Option<&OwnedFd>) -> io::Result<()> {
     if marked < 0 {
         return Err(io::Error::last_os_error());
     }
-    rules.map_or(Ok(()), fence::enter)
+    let Some(bounds) = bounds else {
+        return give_up(CapabilitySet::SYS_PTRACE);
+    };
+    give_up(CapabilitySet::from_bits_retain(u64::MAX))?;
+    fence::enter(&bounds.rules)?;
+    bounds.calls.enter()
+}
+
+/// Gives up capabilities, for good: after it gave up new privileges, no program brings them back. Of a
+/// program of root's, what is root's stays: its files.
+fn give_up(gone: CapabilitySet) -> io::Result<()> {
+    let had = rustix::thread::capabilities(None)?;
+    if had.effective.contains(CapabilitySet::SETPCAP) {
+        for capability in (gone & CapabilitySet::all()).iter() {
+            match rustix::thread::remove_capability_from_bounding_set(capability) {
+                // One that this kernel does not know.
+                Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    let kept = CapabilitySets {
+        effective: had.effective.difference(gone),
+        permitted: had.permitted.difference(gone),
+        inheritable: had.inheritable.difference(gone),
+    };
+    // The ambient ones go with these.
+    Ok(rustix::thread::set_capabilities(None, kept)?)
 }
 
 fn not_started(program: &Path, error: io::Error) -> Error {
@@ -133,12 +188,16 @@ fn not_started(program: &Path, error: io::Error) -> Error {
 /// The group is killed before its leader is waited for: until then the number cannot be anybody
 /// else's.
 #[derive(Debug)]
-pub(crate) struct Group(Mutex<Option<Child>>);
+pub(crate) struct Group {
+    leader: Mutex<Option<Child>>,
+    /// Gone last: the kernel kills the leader with it.
+    _keeper: Keeper,
+}
 
 impl Group {
     /// Kills every process of the group, unless it was waited for.
     pub(crate) fn kill(&self) {
-        let child = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(child) = &*child {
             kill(child);
         }
@@ -148,7 +207,7 @@ impl Group {
     /// it waits.
     pub(crate) fn reap(&self) -> Option<ExitStatus> {
         let mut child = self
-            .0
+            .leader
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()?;
@@ -157,7 +216,7 @@ impl Group {
     }
 
     fn pidfd(&self) -> io::Result<OwnedFd> {
-        let child = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
         let child = child.as_ref().ok_or(io::ErrorKind::NotFound)?;
         Ok(rustix::process::pidfd_open(
             Pid::from_child(child),
@@ -168,7 +227,10 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let child = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let child = self
+            .leader
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
         let Some(mut child) = child.take() else {
             return;
         };

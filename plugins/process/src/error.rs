@@ -1,6 +1,7 @@
 //! What goes wrong with a plugin, in keyhaul's words.
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -22,6 +23,14 @@ pub(crate) fn no_plugin(what: impl Into<Cow<'static, str>>) -> Error {
         .with_advice("name a program that speaks version 1 of keyhaul's plugin protocol")
 }
 
+/// What was started as a program and is none. It can happen to be executable, and then crashes.
+pub(crate) fn library(path: &Path, why: Error) -> Error {
+    let what = format!("{} is a shared library, and no program", path.display());
+    Error::new(ErrorKind::InvalidConfig, what)
+        .with_source(why)
+        .with_advice("a library is loaded: its url begins with plugin://, not plugin+exec://")
+}
+
 /// A plugin that ended while it was needed.
 pub(crate) fn ended(status: Option<ExitStatus>) -> Error {
     use std::os::unix::process::ExitStatusExt as _;
@@ -33,8 +42,9 @@ pub(crate) fn ended(status: Option<ExitStatus>) -> Error {
         },
         None => "the plugin closed its stdout and was killed".to_owned(),
     };
-    Error::new(ErrorKind::Unavailable, how)
-        .with_advice("what it wrote to its stderr is in keyhaul's log, which `-v` shows")
+    Error::new(ErrorKind::Unavailable, how).with_advice(
+        "what it wrote last to its stderr is in keyhaul's log, and all of it with `-v`",
+    )
 }
 
 /// A plugin that said nothing for too long while it was asked.

@@ -1,4 +1,4 @@
-//! What a program may reach, held by the kernel (Landlock).
+//! What files a program may reach, and what network, held by the kernel (Landlock).
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -56,15 +56,15 @@ const DEVICES: &[&str] = &[
 const FIRST: ABI = ABI::V1;
 const KNOWN: ABI = ABI::V6;
 
-/// From which on the kernel knows rules about TCP.
-const TCP: ABI = ABI::V4;
-
 /// What the policy lets a program reach besides the system.
 #[derive(Debug)]
 pub(crate) struct Fence {
     pub(crate) read: Vec<PathBuf>,
     pub(crate) write: Vec<PathBuf>,
-    pub(crate) tcp: bool,
+    /// TCP and UDP.
+    pub(crate) network: bool,
+    /// Sockets that have a path. Those that have a name only stay out of reach.
+    pub(crate) unix: bool,
     /// Where the policy says so.
     pub(crate) place: String,
 }
@@ -103,15 +103,14 @@ impl Fence {
     fn handled(&self) -> std::result::Result<RulesetCreated, RulesetError> {
         let mut rules = Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
-            .handle_access(AccessFs::from_all(FIRST))?;
-        if !self.tcp {
-            rules = rules.handle_access(AccessNet::from_all(TCP))?;
-        }
-        rules
+            .handle_access(AccessFs::from_all(FIRST))?
             .set_compatibility(CompatLevel::BestEffort)
-            .handle_access(AccessFs::from_all(KNOWN))?
-            .scope(Scope::from_all(KNOWN))?
-            .create()
+            .handle_access(AccessFs::from_all(KNOWN))?;
+        if !self.network {
+            // The filter of calls lets it make no such socket: this is for one that it comes by.
+            rules = rules.handle_access(AccessNet::from_all(KNOWN))?;
+        }
+        rules.scope(Scope::from_all(KNOWN))?.create()
     }
 
     fn missing(&self, path: &Path, error: PathFdError) -> Error {
@@ -155,7 +154,6 @@ fn no_fence(error: RulesetError) -> Error {
 
 fn unsupported(what: &'static str) -> Error {
     Error::new(ErrorKind::Unsupported, what).with_advice(
-        "`confine` takes Landlock: Linux 5.13, or 6.7 for rules about TCP, with `landlock` in its list of \
-         security modules (`lsm=`)",
+        "`confine` takes Landlock: Linux 5.13, with `landlock` in its list of security modules (`lsm=`)",
     )
 }

@@ -2,11 +2,13 @@
 
 use keyhaul_core::{Result, SecretBytes, random};
 
+use crate::forms;
+
 /// The prime of the fingerprints' field, 2^61 - 1.
 const PRIME: u64 = (1 << 61) - 1;
 
 /// The longest text that has a fingerprint.
-pub(crate) const LONGEST: usize = 576;
+pub(crate) const LONGEST: usize = forms::LONGEST;
 
 /// How many places a generation has, and how many of them are taken.
 const PLACES: usize = 4096;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use keyhaul_core::{Error, Page, Result, SecretBytes, SecretPath};
+use keyhaul_core::registry::Options;
+use keyhaul_core::{Error, ListOptions, Page, Result, SecretBytes, SecretPath};
 use tokio::sync::Semaphore;
 
 use crate::lines::Lines;
@@ -11,7 +12,7 @@ use crate::redact::Redactor;
 use crate::requests::Open;
 use crate::store::page;
 use crate::talk::{Heard, Talk};
-use crate::wire::Reply;
+use crate::wire::{Reply, Wants};
 
 /// The most entries of the page that is asked for.
 pub const LIMIT: usize = 4;
@@ -38,16 +39,21 @@ pub fn hear(written: &[u8], piece: usize, passed: &SecretBytes) -> Taken {
 }
 
 fn converse(written: &[u8], piece: usize, passed: &SecretBytes, taken: &mut Taken) -> Result<()> {
-    let talk = Talk::new()?;
+    let talk = Talk::new(Redactor::shared()?);
     talk.redactor().remember(passed);
     let mut answers = Vec::new();
     let room = Arc::new(Semaphore::new(3));
-    for paths in [None, Some(3), None] {
+    let asked = [
+        (Wants::Value, None),
+        (Wants::Value, Some(3)),
+        (Wants::Page, None),
+    ];
+    for (wants, paths) in asked {
         // There is room for each.
         let Ok(room) = room.clone().try_acquire_owned() else {
             break;
         };
-        let (open, outcomes) = Open::new(paths, room);
+        let (open, outcomes) = Open::new(wants, paths, room);
         let id = talk.requests().next_id();
         talk.requests().add(id, open)?;
         answers.push((id, outcomes));
@@ -64,7 +70,7 @@ fn converse(written: &[u8], piece: usize, passed: &SecretBytes, taken: &mut Take
             while let Some(line) = lines.next()? {
                 match talk.take(line)? {
                     Heard::Hello => {
-                        options::check(None, &talk.hello()?.options, "policy")?;
+                        options::check(&Options::default(), &talk.hello()?.options, "policy")?;
                         lines.set_limit(talk.longest_line());
                     }
                     Heard::Part => {}
@@ -91,7 +97,8 @@ fn take(id: u64, outcome: Result<Reply>, taken: &mut Taken) {
         return taken.values.extend(value);
     }
     let below = SecretPath::new("p");
-    match below.and_then(|prefix| page(reply, &prefix, false, LIMIT)) {
+    let options = ListOptions::default().limit(Some(LIMIT));
+    match below.and_then(|prefix| page(reply, &prefix, &options)) {
         Ok(page) => taken.pages.push(page),
         Err(error) => taken.errors.push(error),
     }

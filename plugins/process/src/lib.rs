@@ -6,26 +6,32 @@
 //!
 //! # What a misbehaving program can do
 //!
-//! Make its own store fail, and nothing else of keyhaul. It has a process group of its own, which is
-//! killed as a whole; no environment but a `PATH`; no descriptors but its three; no way to new
-//! privileges; as much time as the policy gives it. A program that breaks the protocol, ends or says
+//! Make its own store fail, and nothing else of keyhaul. It has a session and a process group of its
+//! own, which is killed as a whole; no environment but a `PATH`; no descriptors but its three; no way to
+//! new privileges; as much time as the policy gives it. A program that breaks the protocol, ends or says
 //! nothing is killed, and started again at a later request, after a pause that doubles with each
 //! failure. What it writes to its stderr goes to the log, less the values that have passed.
 //!
 //! It is no prison: a program runs as the user that keyhaul runs as, and can start another that
-//! leaves the group. What it may reach, the policy can say and the kernel hold (`confine`). Whoever
+//! leaves the group. What it may reach, the policy can say and the kernel hold (`confine`): files by
+//! Landlock, sockets, keys and what else leads past files by a filter of system calls. Whoever
 //! can change the program can do as much as it, and so the host refuses one that others could change.
 //!
 //! Why not the C ABI alone? A library that crashes, hangs or leaks does so in keyhaul's own process.
 
+mod calls;
 mod config;
 mod confined;
+mod elf;
 mod error;
 mod fence;
 mod fingerprint;
 mod forms;
 #[doc(hidden)]
 pub mod fuzz;
+mod keeper;
+mod kept;
+mod last_words;
 mod law;
 mod lines;
 mod log;
@@ -40,6 +46,7 @@ mod store;
 mod supervisor;
 mod talk;
 mod trust;
+mod unescaped;
 mod wire;
 
 use std::sync::Arc;
@@ -49,6 +56,7 @@ use keyhaul_core::{Descriptor, Result, SecretStore, StoreConfig, StoreFactory};
 
 use crate::config::{OPTIONS, SCHEME, Settings};
 
+pub use elf::is_library;
 pub use said::{Inspection, Rule, Said, SaidOption, inspect};
 pub use store::ProcessStore;
 

@@ -9,6 +9,7 @@ use keyhaul_core::{SecretBytes, wipe};
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::{Instant, sleep_until};
 
+use crate::last_words::LastWords;
 use crate::redact::CONTEXT;
 use crate::session::Session;
 
@@ -46,16 +47,17 @@ pub(crate) async fn follow(stderr: Receiver, session: Arc<Session>) {
         let session = log.session.clone();
         let (progress, gone) = (session.progress(), session.gone.notified());
         let settled = log.write_what_is_known();
-        let over = session.requests().have_ended();
+        let end = log.end();
+        let over = end.is_some();
         tokio::select! {
             biased;
+            // Somebody who left the plugin's group may hold its stderr for ever, and go on writing.
+            () = sleep_until(end.unwrap_or_else(Instant::now)), if over => break,
             ready = log.stderr.readable() => if ready.is_err() { break },
             // Answers came, so that waiting lines may be due.
             () = progress, if !over && !log.waiting.is_empty() => continue,
             () = sleep_until(settled.unwrap_or_else(Instant::now)), if settled.is_some() => continue,
             () = gone, if !over => continue,
-            // Somebody who left the plugin's group may hold its stderr for ever.
-            () = tokio::time::sleep(LINGER), if over => break,
         }
         let mut piece = [0; LONGEST];
         match log.stderr.try_read(&mut piece) {
@@ -66,12 +68,20 @@ pub(crate) async fn follow(stderr: Receiver, session: Arc<Session>) {
         }
         log.rest().await;
     }
+    log.write_rest();
+    // Its stderr ends a moment before it does, or long before. Whether it fails is known then.
+    let session = log.session.clone();
+    let gone = session.gone.notified();
+    if log.end().is_none() {
+        gone.await;
+    }
 }
 
 struct Log {
     stderr: Receiver,
     session: Arc<Session>,
     line: Vec<u8>,
+    last_words: LastWords,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     /// The end of what was written last: a value may begin there.
@@ -96,6 +106,7 @@ impl Log {
             stderr,
             session,
             line: Vec::with_capacity(LONGEST),
+            last_words: LastWords::new(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             before: SecretBytes::copy_from(&[]),
@@ -106,9 +117,16 @@ impl Log {
         }
     }
 
+    /// When no more is read, once the plugin has ended.
+    fn end(&self) -> Option<Instant> {
+        let ended = self.session.requests().ended();
+        ended.map(|(at, _)| at + LINGER)
+    }
+
     /// Takes what came, and wipes it where it came.
     fn take(&mut self, bytes: &mut [u8]) {
         self.bytes += bytes.len();
+        self.last_words.take(bytes);
         for byte in &*bytes {
             if *byte == b'\n' || self.line.len() == LONGEST {
                 self.end_line();
@@ -155,7 +173,8 @@ impl Log {
         None
     }
 
-    fn write_all(&mut self) {
+    fn write_rest(&mut self) {
+        self.end_line();
         while !self.waiting.is_empty() {
             self.write_first();
         }
@@ -231,7 +250,8 @@ impl Log {
     async fn rest(&mut self) {
         if self.bytes >= BYTES {
             self.write_what_is_known();
-            sleep_until(self.window + WINDOW).await;
+            let full = self.window + WINDOW;
+            sleep_until(self.end().map_or(full, |end| end.min(full))).await;
             self.begin_window();
         }
     }
@@ -248,7 +268,7 @@ impl Drop for Log {
                 _ => break,
             }
         }
-        self.end_line();
-        self.write_all();
+        self.write_rest();
+        self.last_words.tell(&self.session);
     }
 }

@@ -1,7 +1,7 @@
 //! The plugin's own options, held against what it declared.
 
 use keyhaul_core::credential::CredentialSource;
-use keyhaul_core::registry::{OptionValue, Options, Value, unknown};
+use keyhaul_core::registry::{OptionKind, Options, Value, unknown};
 use keyhaul_core::{Error, ErrorKind, Result};
 
 use crate::wire::Declared;
@@ -12,34 +12,33 @@ use crate::wire::Declared;
 /// `InvalidConfig` with the place: an option that the plugin does not know, one of another kind, or
 /// one that is missing.
 pub(crate) fn check(
-    given: Option<&Options>,
+    given: &Options,
     declared: &[Declared],
     place: &str,
 ) -> Result<Vec<(String, CredentialSource)>> {
-    let none = Options::default();
-    let given = given.unwrap_or(&none);
     let mut credentials = Vec::new();
     for (name, option) in &given.0 {
         let spec = declared.iter().find(|spec| spec.name == *name);
-        let spec = spec.ok_or_else(|| unknown_option(name, option, declared))?;
-        let words = match (spec.kind.as_str(), &option.value) {
-            ("boolean", value) if !matches!(value, Value::Boolean(_)) => "true or false",
-            ("integer", value) if !matches!(value, Value::Integer(_)) => "a whole number",
-            ("text", value) if !matches!(value, Value::Text(_)) => "a text",
-            ("texts", value) if !matches!(value, Value::Texts(_)) => "a list of texts",
-            ("table", value) if !matches!(value, Value::Table(_)) => "a table",
-            ("duration", _) => {
+        let spec = spec.ok_or_else(|| given.placed(name, unknown_option(name, declared)))?;
+        // A later version's kinds are the program's to judge.
+        let Some(kind) = OptionKind::named(&spec.kind) else {
+            continue;
+        };
+        match (kind, &option.value) {
+            (OptionKind::Duration, _) => {
                 given.duration(name)?;
-                continue;
             }
-            ("credential", _) => {
+            (OptionKind::Credential, _) => {
                 let source = given.credential(name)?;
                 credentials.extend(source.map(|source| (name.clone(), source)));
-                continue;
             }
-            _ => continue,
-        };
-        return Err(invalid(format!("`{name}` takes {words}")).with_place(&option.place));
+            (OptionKind::Boolean, Value::Boolean(_))
+            | (OptionKind::Integer, Value::Integer(_))
+            | (OptionKind::Text, Value::Text(_))
+            | (OptionKind::Texts, Value::Texts(_))
+            | (OptionKind::Free, Value::Table(_)) => {}
+            _ => return Err(given.invalid(name, format!("`{name}` takes {}", kind.words()))),
+        }
     }
     let missing = declared
         .iter()
@@ -53,13 +52,13 @@ pub(crate) fn check(
     }
 }
 
-fn unknown_option(name: &str, option: &OptionValue, declared: &[Declared]) -> Error {
+fn unknown_option(name: &str, declared: &[Declared]) -> Error {
     if declared.is_empty() {
         let rule = format!("the plugin takes no options, and so no `{name}`");
-        return invalid(rule).with_place(&option.place);
+        return invalid(rule);
     }
     let known = declared.iter().map(|spec| spec.name.as_str());
-    unknown("option", name, known).with_place(&option.place)
+    unknown("option", name, known)
 }
 
 fn invalid(rule: String) -> Error {
@@ -81,12 +80,10 @@ mod tests {
     }
 
     fn given(options: &[(&str, Value)]) -> Options {
-        let each = options.iter().map(|(name, value)| {
-            let value = value.clone();
-            let place = format!("keyhaul.toml:{name}");
-            ((*name).to_owned(), OptionValue { value, place })
-        });
-        Options(each.collect())
+        let one = |(name, value): &(&str, Value)| {
+            Options::at(&format!("keyhaul.toml:{name}"), [(*name, value.clone())]).0
+        };
+        Options(options.iter().flat_map(one).collect())
     }
 
     #[test]
@@ -106,7 +103,7 @@ mod tests {
             ("wait", text("5s")),
             ("later", Value::Boolean(true)),
         ];
-        let found = check(Some(&given(&good)), &declared, "here").expect("right");
+        let found = check(&given(&good), &declared, "here").expect("right");
         let source = CredentialSource::File("/etc/pin".into());
         assert_eq!(found, [("pin".to_owned(), source)]);
         for (name, value, rule) in [
@@ -122,7 +119,7 @@ mod tests {
         ] {
             let mut options = given(&good);
             options.0.extend(given(&[(name, value)]).0);
-            let error = check(Some(&options), &declared, "here").expect_err(name);
+            let error = check(&options, &declared, "here").expect_err(name);
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
             assert!(error.message().contains(rule), "{error}");
             let place = error.context().place.clone().expect("a place");
@@ -132,14 +129,18 @@ mod tests {
             );
             assert!(!error.to_string().contains("hunter2"));
         }
-        let error = check(None, &declared, "here").expect_err("missing");
+        let error = check(&Options::default(), &declared, "here").expect_err("missing");
         assert!(
             error.message().contains("needs the option `module`"),
             "{error}"
         );
         assert_eq!(error.context().place.as_deref(), Some("here"));
-        assert!(check(None, &[], "here").expect("none").is_empty());
-        let error = check(Some(&given(&good)), &[], "here").expect_err("unknown");
+        assert!(
+            check(&Options::default(), &[], "here")
+                .expect("none")
+                .is_empty()
+        );
+        let error = check(&given(&good), &[], "here").expect_err("unknown");
         assert!(error.message().contains("takes no options"), "{error}");
     }
 }

@@ -6,11 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use keyhaul_core::SecretBytes;
 use tokio::net::unix::pipe::Sender;
+use tokio::sync::Notify;
 
 /// Whole lines, in order. A caller writes its own line where the pipe has room, and leaves it to a
 /// task where not: half a line never depends on who still waits.
 #[derive(Clone)]
-pub(crate) struct Outbox(Arc<Mutex<Queue>>);
+pub(crate) struct Outbox(Arc<Inner>);
+
+struct Inner {
+    queue: Mutex<Queue>,
+    /// The plugin's stdin is to end, whoever else may hold it full.
+    closed: Notify,
+}
 
 struct Queue {
     pipe: Option<Arc<Sender>>,
@@ -23,12 +30,15 @@ struct Queue {
 
 impl Outbox {
     pub(crate) fn new(pipe: Sender) -> Self {
-        Self(Arc::new(Mutex::new(Queue {
-            pipe: Some(Arc::new(pipe)),
-            lines: VecDeque::new(),
-            written: 0,
-            waits: false,
-        })))
+        Self(Arc::new(Inner {
+            queue: Mutex::new(Queue {
+                pipe: Some(Arc::new(pipe)),
+                lines: VecDeque::new(),
+                written: 0,
+                waits: false,
+            }),
+            closed: Notify::new(),
+        }))
     }
 
     /// Writes `line`, after those before it. Where the plugin reads no more, it is dropped: the
@@ -51,11 +61,15 @@ impl Outbox {
         let mut queue = self.queue();
         queue.pipe = None;
         queue.clear();
+        self.0.closed.notify_one();
     }
 
     async fn drain(self, mut pipe: Arc<Sender>) {
         loop {
-            let ready = pipe.writable().await;
+            let ready = tokio::select! {
+                ready = pipe.writable() => ready,
+                () = self.0.closed.notified() => Ok(()),
+            };
             let mut queue = self.queue();
             if ready.is_err() {
                 queue.clear();
@@ -71,7 +85,8 @@ impl Outbox {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let queue = self.0.queue.lock();
+        queue.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -103,5 +118,36 @@ impl Queue {
     fn clear(&mut self) {
         self.lines.clear();
         self.written = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use tokio::net::unix::pipe::pipe;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pipe_that_nobody_empties_is_closed_all_the_same() {
+        let (sender, receiver) = pipe().expect("a pipe");
+        let outbox = Outbox::new(sender);
+        // More than a pipe holds.
+        outbox.write(SecretBytes::init_with(1024 * 1024, |_| {}));
+        tokio::task::yield_now().await;
+        let has_ended = || {
+            let mut ends = [PollFd::new(&receiver, PollFlags::empty())];
+            poll(&mut ends, Some(&Timespec::default())).expect("polled");
+            ends[0].revents().contains(PollFlags::HUP)
+        };
+        assert!(!has_ended(), "it is written to");
+        outbox.close();
+        let begun = std::time::Instant::now();
+        while !has_ended() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "it is held open");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }

@@ -5,12 +5,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyhaul_core::{Error, Result};
+use keyhaul_core::Result;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe::Receiver;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::error::ended;
+use crate::error::{ended, stalled};
 use crate::lines::Lines;
 use crate::session::{GRACE, Session};
 
@@ -65,6 +65,9 @@ struct Reader<'s> {
 
 impl Reader<'_> {
     async fn until_end(&mut self, pidfd: &AsyncFd<OwnedFd>) -> Result<End> {
+        // Those who ask have this time too. But a plugin may stall when nobody waits any more.
+        let mut patience = std::pin::pin!(sleep_until(self.session.patience_ends()));
+        let mut late = false;
         loop {
             self.take_lines()?;
             tokio::select! {
@@ -77,6 +80,20 @@ impl Reader<'_> {
                     self.session.group.kill();
                     self.read_last()?;
                     return Ok(End::Exited);
+                }
+                () = &mut patience => {
+                    let ends = self.session.patience_ends();
+                    if Instant::now() < ends {
+                        patience.as_mut().reset(ends);
+                        late = false;
+                    } else if late {
+                        return Err(stalled(self.session.stall()));
+                    } else {
+                        // Where it was us who were held up, what the plugin said meanwhile is
+                        // read first.
+                        late = true;
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
         }
@@ -120,7 +137,8 @@ struct Guard<'s>(&'s Session);
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        let error: Error = ended(None);
-        self.0.end(error);
+        // It is we who go, and not the plugin.
+        self.0.close();
+        self.0.end(ended(None));
     }
 }

@@ -5,11 +5,13 @@
 //! that.
 
 use std::ops::Range;
+use std::sync::{Arc, Mutex};
 
-use keyhaul_core::{Result, SecretBytes};
+use keyhaul_core::{Result, SecretBytes, misleads};
 
-use crate::fingerprint::{self, Fingerprints};
+use crate::fingerprint::Fingerprints;
 use crate::forms::{self, PIECE};
+use crate::unescaped;
 
 /// Shorter values are in every other word.
 const SHORTEST: usize = 4;
@@ -21,7 +23,7 @@ const PIECES: usize = 40;
 const REDACTED: &str = "[redacted]";
 
 /// How much of what stands before and after can be part of the same piece of a value.
-pub(crate) const CONTEXT: usize = fingerprint::LONGEST;
+pub(crate) const CONTEXT: usize = unescaped::LONGER * PIECE;
 
 /// Remembers what values look like.
 pub(crate) struct Redactor(Fingerprints);
@@ -33,6 +35,14 @@ impl Redactor {
     /// `Internal` where the system has no randomness to give.
     pub(crate) fn new() -> Result<Self> {
         Fingerprints::new().map(Self)
+    }
+
+    /// As [`new`](Self::new), for several who remember together.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn shared() -> Result<Arc<Mutex<Self>>> {
+        Ok(Arc::new(Mutex::new(Self::new()?)))
     }
 
     /// Remembers a value, in all its forms, and each of its lines.
@@ -74,20 +84,24 @@ impl Redactor {
     /// As [`clean`](Self::clean), for the `part` of `words` alone: a value may begin before it, or end
     /// after it.
     pub(crate) fn clean_part(&self, words: &[u8], part: Range<usize>, limit: usize) -> String {
-        let secret = self.0.find(words);
+        // What is looked into has an end, however much there is: a letter has at most four bytes.
+        let shown = part.start..part.end.min(part.start + limit * 4);
+        let around = shown.start.saturating_sub(CONTEXT)..words.len().min(shown.end + CONTEXT);
+        let secret = unescaped::find(&self.0, &words[around.clone()]);
+        let secret = &secret[shown.start - around.start..shown.end - around.start];
         let mut text = String::new();
-        let mut at = part.start;
-        for run in secret[part.clone()].chunk_by(|a, b| a == b) {
+        let mut at = shown.start;
+        for run in secret.chunk_by(|a, b| a == b) {
             match run[0] {
                 true => text.push_str(REDACTED),
                 false => text.push_str(&String::from_utf8_lossy(&words[at..at + run.len()])),
             }
             at += run.len();
         }
-        let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
+        let plain = |letter: char| if misleads(letter) { ' ' } else { letter };
         let mut letters = text.chars().map(plain);
         let mut line: String = letters.by_ref().take(limit).collect();
-        if letters.next().is_some() {
+        if letters.next().is_some() || shown.end < part.end {
             line.push('…');
         }
         line
@@ -126,6 +140,8 @@ mod tests {
             ),
             (r#""a \u0022quoted\u0022 one""#, r#""[redacted]""#),
             ("?q=a%20%22quoted%22%20one&", "?q=[redacted]&"),
+            ("?q=a+%22quoted%22+one&", "?q=[redacted]&"),
+            (r#""aHVudGVyMg\u003D\u003D""#, r#""[redacted]""#),
             ("hunter", "hunter"),
             ("", ""),
         ] {
@@ -158,6 +174,33 @@ mod tests {
         }
     }
 
+    /// Held against the clock of short words: what is not shown takes no time.
+    #[test]
+    fn words_without_end_are_looked_into_as_far_as_they_are_shown() {
+        let mut redactor = knowing(&[]);
+        for len in SHORTEST..PIECE {
+            redactor.remember(&SecretBytes::copy_from(&vec![b'x'; len]));
+        }
+        let least = |words: &[u8]| {
+            let times = (0..3).map(|_| {
+                let begun = std::time::Instant::now();
+                let clean = redactor.clean(words, 100);
+                assert_eq!(clean, format!("{}…", "y".repeat(100)));
+                begun.elapsed()
+            });
+            times.min().expect("three")
+        };
+        let long = vec![b'y'; 64 * 1024];
+        let (short, long) = (least(&long[..1024]), least(&long));
+        // 64 times as much.
+        assert!(long < short * 16, "{long:?} for it, {short:?} for 1 KiB");
+        // A value that ends after what is shown is taken out all the same.
+        let words = ["y".repeat(390).as_bytes(), &[b'x'; 90][..], b"y"].concat();
+        let shown = redactor.clean_part(&words, 380..words.len(), 5);
+        assert_eq!(shown, "yyyyy…");
+        assert_eq!(redactor.clean_part(&words, 388..words.len(), 5), "yy[re…");
+    }
+
     #[test]
     fn a_long_value_is_taken_out_whole_and_of_a_very_long_one_the_beginning() {
         // No piece like another.
@@ -178,6 +221,13 @@ mod tests {
         let very = letters(PIECES * PIECE + 10);
         let clean = knowing(&[&very]).clean(very.as_bytes(), 9999);
         assert_eq!(clean, format!("{REDACTED}{}", &very[PIECES * PIECE..]));
+    }
+
+    #[test]
+    fn of_words_without_end_the_beginning_is_looked_at() {
+        let redactor = knowing(&["hunter2"]);
+        let words = "hunter2".repeat(64 * 1024);
+        assert_eq!(redactor.clean(words.as_bytes(), 999), "[redacted]…");
     }
 
     proptest! {

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use keyhaul_core::{Error, Result};
+use keyhaul_core::{Error, ErrorKind, Result};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use crate::error::broken;
-use crate::wire::Reply;
+use crate::wire::{Reply, Wants};
+
+/// What the answers to one request may hold together, in bytes: more than a batch is asked for.
+const MOST_HELD: usize = 32 * 1024 * 1024;
 
 /// What came of a request: as many outcomes as it has paths, one for all others.
 pub(crate) type Outcomes = Vec<Result<Reply>>;
@@ -20,14 +23,17 @@ pub(crate) struct Requests {
     latest: u64,
     /// When the plugin last answered, or was first asked after a rest.
     heard: Instant,
-    /// Why nothing more can be asked.
-    ended: Option<Error>,
+    /// When the plugin ended and why, after which nothing more can be asked.
+    ended: Option<(Instant, Error)>,
 }
 
 /// A request that is not wholly answered.
 pub(crate) struct Open {
+    wants: Wants,
     outcomes: Vec<Option<Result<Reply>>>,
     left: usize,
+    /// How many bytes the outcomes have.
+    held: usize,
     /// Whether its answers name the paths they are about.
     indexed: bool,
     done: oneshot::Sender<Outcomes>,
@@ -38,14 +44,17 @@ impl Open {
     /// A request for one outcome, or for one of each of `paths`. It gives its room back when it is
     /// answered.
     pub(crate) fn new(
+        wants: Wants,
         paths: Option<usize>,
         room: OwnedSemaphorePermit,
     ) -> (Self, oneshot::Receiver<Outcomes>) {
         let (done, outcomes) = oneshot::channel();
         let count = paths.unwrap_or(1);
         let open = Self {
+            wants,
             outcomes: std::iter::repeat_with(|| None).take(count).collect(),
             left: count,
+            held: 0,
             indexed: paths.is_some(),
             done,
             _room: room,
@@ -77,7 +86,11 @@ impl Open {
             }
             (_, index, reply) => match self.outcomes.get_mut(index.unwrap_or(0)) {
                 Some(one @ None) => {
-                    *one = Some(reply);
+                    self.held += reply.as_ref().map_or(0, Reply::size);
+                    *one = Some(match self.held > MOST_HELD {
+                        true => Err(too_much()),
+                        false => reply,
+                    });
                     self.left -= 1;
                     Ok(())
                 }
@@ -110,7 +123,7 @@ impl Requests {
     /// # Errors
     /// Why the plugin ended, where it has.
     pub(crate) fn add(&mut self, id: u64, open: Open) -> Result<()> {
-        if let Some(error) = &self.ended {
+        if let Some((_, error)) = &self.ended {
             return Err(error.duplicate());
         }
         if self.open.is_empty() {
@@ -118,6 +131,15 @@ impl Requests {
         }
         self.open.insert(id, open);
         Ok(())
+    }
+
+    /// What the answer to a request may hold.
+    ///
+    /// # Errors
+    /// `Internal` where there is no such request.
+    pub(crate) fn wants(&self, id: u64) -> Result<Wants> {
+        let open = self.open.get(&id).ok_or_else(not_asked)?;
+        Ok(open.wants)
     }
 
     /// Takes an answer. The request, where it is wholly answered now.
@@ -130,8 +152,7 @@ impl Requests {
         index: Option<usize>,
         reply: Result<Reply>,
     ) -> Result<Option<Open>> {
-        let open = self.open.get_mut(&id);
-        let open = open.ok_or_else(|| broken("it answered what was not asked, or twice"))?;
+        let open = self.open.get_mut(&id).ok_or_else(not_asked)?;
         open.take(index, reply)?;
         let whole = open.left == 0;
         self.heard = Instant::now();
@@ -171,17 +192,67 @@ impl Requests {
 
     /// Notes why the plugin ended, unless it has already. Why it has, and what it leaves unanswered.
     pub(crate) fn end(&mut self, why: Error) -> (Error, BTreeMap<u64, Open>) {
-        let why = self.ended.get_or_insert(why).duplicate();
-        (why, std::mem::take(&mut self.open))
+        let (_, why) = self.ended.get_or_insert((Instant::now(), why));
+        (why.duplicate(), std::mem::take(&mut self.open))
     }
 
-    /// Why the plugin ended, where it has.
-    pub(crate) fn ended(&self) -> Option<Error> {
-        self.ended.as_ref().map(Error::duplicate)
+    /// When the plugin ended and why, where it has.
+    pub(crate) fn ended(&self) -> Option<(Instant, Error)> {
+        let ended = self.ended.as_ref();
+        ended.map(|(at, why)| (*at, why.duplicate()))
     }
 
     /// Whether it has.
     pub(crate) fn have_ended(&self) -> bool {
         self.ended.is_some()
+    }
+}
+
+fn not_asked() -> Error {
+    broken("it answered what was not asked, or twice")
+}
+
+fn too_much() -> Error {
+    let rule = format!("the answers to one request have more than {MOST_HELD} bytes together");
+    Error::new(ErrorKind::TooLarge, rule).with_advice("tell the plugin's author")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// With labels of 1 MiB, as many as one answer may have.
+    fn large() -> Result<Reply> {
+        let mut reply = Reply::default();
+        let labels = (0..16).map(|n: u8| (n.to_string(), "x".repeat(64 * 1024)));
+        reply.metadata.labels = labels.collect();
+        Ok(reply)
+    }
+
+    #[test]
+    fn the_answers_to_one_request_have_a_bound_together() {
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned();
+        let (open, mut outcomes) = Open::new(Wants::Value, Some(40), room.expect("room"));
+        let mut requests = Requests::new();
+        requests.add(1, open).expect("open");
+        for index in 0..40 {
+            let whole = requests.answered(1, Some(index), large());
+            if let Some(open) = whole.expect("right") {
+                open.tell();
+            }
+        }
+        let outcomes = outcomes.try_recv().expect("answered");
+        let kinds = outcomes
+            .iter()
+            .map(|one| one.as_ref().err().map(Error::kind));
+        let refused: Vec<_> = kinds
+            .map(|kind| kind == Some(ErrorKind::TooLarge))
+            .collect();
+        // The names of the labels count too.
+        assert_eq!(refused, [vec![false; 31], vec![true; 9]].concat());
     }
 }

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use keyhaul_core::{Capabilities, Result};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout_at;
 
 use crate::config::{STALL, Settings};
-use crate::error::lost;
+use crate::error::{lost, too_late};
 use crate::session::Session;
 use crate::wire::{Hello, VERSION};
 use crate::{confined, law, trust};
@@ -87,36 +89,50 @@ pub struct Inspection {
     pub outcome: Result<Said>,
 }
 
-/// Starts the program at `path` without a policy, by the same rules, and ends it after its hello.
-pub async fn inspect(path: &Path, arguments: &[String]) -> Inspection {
+/// Starts the program at `path` without a policy, by the same rules, and ends it after its hello, or
+/// `until` then without one.
+pub async fn inspect(path: &Path, arguments: &[String], until: Instant) -> Inspection {
     let mut passed = Vec::new();
-    let outcome = hear(path, arguments, &mut passed).await;
+    let outcome = hear(path, arguments, until, &mut passed).await;
     Inspection { passed, outcome }
 }
 
-async fn hear(path: &Path, arguments: &[String], passed: &mut Vec<Rule>) -> Result<Said> {
+async fn hear(
+    path: &Path,
+    arguments: &[String],
+    until: Instant,
+    passed: &mut Vec<Rule>,
+) -> Result<Said> {
     let settings = Settings {
         store: "inspection".to_owned(),
         place: "the command line".to_owned(),
         program: path.to_owned(),
         arguments: arguments.to_vec(),
         options: None,
-        stall: STALL,
+        stall: STALL.min(until.saturating_duration_since(Instant::now())),
         fence: None,
     };
     let looked = settings.program.clone();
-    let program = spawn_blocking(move || trust::trusted(&looked)).await;
-    let program = program.map_err(lost)??;
+    let program = by(until, move || trust::trusted(&looked)).await?;
     passed.push(Rule::Trusted);
     let words = settings.arguments.clone();
-    let started = spawn_blocking(move || confined::start(&program, &words, None)).await;
-    let started = started.map_err(lost)??;
+    // Where nobody waits for it any more, it is killed as soon as it runs.
+    let started = by(until, move || confined::start(&program, &words, None)).await?;
     passed.push(Rule::Starts);
     let session = Session::begin(Arc::new(settings), started).await?;
     let said = Said::from(session.talk.hello()?);
     passed.push(Rule::Hello);
     session.close();
     Ok(said)
+}
+
+/// What `work` comes to, where it is done by then.
+async fn by<T: Send + 'static>(
+    until: Instant,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = timeout_at(until.into(), spawn_blocking(work)).await;
+    done.map_err(|_| too_late())?.map_err(lost)?
 }
 
 impl From<&Hello> for Said {

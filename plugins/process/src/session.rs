@@ -1,5 +1,6 @@
 //! One running plugin: what it is asked, what it answers, how it ends.
 
+use std::fs::File;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,12 +11,15 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Settings;
 use crate::confined::{Group, Started};
+use crate::elf::is_library;
 use crate::error::{stalled, too_late};
 use crate::outbox::Outbox;
+use crate::redact::Redactor;
 use crate::requests::{Open, Outcomes, Requests};
 use crate::talk::{Heard, Talk};
 use crate::wire::{self, Line, Reply};
@@ -40,19 +44,34 @@ pub(crate) struct Session {
     progress: Notify,
     /// It has ended.
     pub(crate) gone: Notify,
-    /// Whether it ended of its own accord, well, and while nothing was asked of it.
+    /// Whether it ended, or is to end, without having failed.
     calm: AtomicBool,
+    /// Whether it has answered a request as it should.
+    served: AtomicBool,
     /// Whoever reads is to stop.
     pub(crate) over: Notify,
 }
 
 impl Session {
-    /// Takes over a program that was started, and hears its hello.
+    /// As [`begin_after`](Self::begin_after), where there was none before.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn begin(settings: Arc<Settings>, started: Started) -> Result<Arc<Self>> {
+        Self::begin_after(Redactor::shared()?, settings, started).await
+    }
+
+    /// Takes over a program that was started, and hears its hello. `redactor` knows what has passed
+    /// in sessions before.
     ///
     /// # Errors
     /// `InvalidConfig` where it is no plugin, `Timeout` where it says nothing, `Unavailable` where
     /// it ends.
-    pub(crate) async fn begin(settings: Arc<Settings>, started: Started) -> Result<Arc<Self>> {
+    pub(crate) async fn begin_after(
+        redactor: Arc<Mutex<Redactor>>,
+        settings: Arc<Settings>,
+        started: Started,
+    ) -> Result<Arc<Self>> {
         let unusable = |error: std::io::Error| {
             Error::new(
                 ErrorKind::Internal,
@@ -68,7 +87,7 @@ impl Session {
         let pidfd = pidfd.map_err(|error| unusable(error.into()))?;
         let (ready, hello) = oneshot::channel();
         let session = Arc::new(Self {
-            talk: Talk::new()?,
+            talk: Talk::new(redactor),
             group: started.group,
             room: Arc::new(Semaphore::new(AT_ONCE)),
             outbox: Outbox::new(stdin),
@@ -76,6 +95,7 @@ impl Session {
             progress: Notify::new(),
             gone: Notify::new(),
             calm: AtomicBool::new(false),
+            served: AtomicBool::new(false),
             over: Notify::new(),
             settings,
         });
@@ -86,7 +106,7 @@ impl Session {
         session.outbox.write(line);
         match timeout(settings.stall, hello).await {
             Ok(Ok(())) => Ok(session),
-            Ok(Err(_)) => Err(session.why_ended()),
+            Ok(Err(_)) => Err(session.why_no_hello().await),
             Err(_) => Err(session.end(stalled(session.settings.stall))),
         }
     }
@@ -102,7 +122,7 @@ impl Session {
         value: Option<&SecretBytes>,
     ) -> Result<Reply> {
         let outcomes = self.ask_for(deadline, line, value, None).await?;
-        let mut outcomes = outcomes.into_iter();
+        let mut outcomes = self.serving(outcomes).into_iter();
         outcomes.next().unwrap_or_else(|| Ok(Reply::default()))
     }
 
@@ -116,7 +136,28 @@ impl Session {
         line: Line,
         paths: usize,
     ) -> Result<Outcomes> {
-        self.ask_for(deadline, line, None, Some(paths)).await
+        let outcomes = self.ask_for(deadline, line, None, Some(paths)).await?;
+        Ok(self.serving(outcomes))
+    }
+
+    /// Hands the plugin the credential that `option` names.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub(crate) async fn hand(self: &Arc<Self>, option: &str, value: &SecretBytes) -> Result<()> {
+        let line = Line::new("credential").text("option", option);
+        let outcomes = self.ask_for(None, line, Some(value), None).await?;
+        outcomes
+            .into_iter()
+            .try_for_each(|outcome| outcome.map(drop))
+    }
+
+    /// Notes that the plugin serves, where it does.
+    fn serving(&self, outcomes: Outcomes) -> Outcomes {
+        if outcomes.iter().any(Result::is_ok) {
+            self.served.store(true, Ordering::Relaxed);
+        }
+        outcomes
     }
 
     async fn ask_for(
@@ -134,8 +175,8 @@ impl Session {
         }
         let id = self.requests().next_id();
         let left = deadline.map(|deadline| deadline.duration_since(Instant::now()).as_millis());
+        let (open, outcomes) = Open::new(line.wants(), paths, room);
         let line = line.maybe_number("deadline-ms", left).finish(id, value)?;
-        let (open, outcomes) = Open::new(paths, room);
         self.requests().add(id, open)?;
         let _ticket = Ticket { session: self, id };
         self.outbox.write(line);
@@ -167,8 +208,14 @@ impl Session {
         }
     }
 
-    fn patience_ends(&self) -> Instant {
+    /// When the plugin is taken for stalled, unless it answers before or is asked nothing.
+    pub(crate) fn patience_ends(&self) -> Instant {
         self.requests().patience_ends(self.settings.stall)
+    }
+
+    /// How long it may say nothing.
+    pub(crate) fn stall(&self) -> Duration {
+        self.settings.stall
     }
 
     /// Takes a line of the plugin. Whether it was the hello.
@@ -205,31 +252,47 @@ impl Session {
         why
     }
 
-    /// Notes that it ended by itself. It may, while nothing is asked of it.
+    /// Notes that it ended by itself. It may, while nothing is asked of it, as its hello is.
     pub(crate) fn exited(&self, status: Option<ExitStatus>) {
-        let calm = status.is_some_and(|status| status.success()) && self.requests().is_empty();
-        self.calm.store(calm, Ordering::Relaxed);
+        let calm = status.is_some_and(|status| status.success())
+            && self.talk.hello().is_ok()
+            && self.requests().is_empty();
+        self.calm.fetch_or(calm, Ordering::Relaxed);
         self.end(error::ended(status));
-    }
-
-    /// Whether it ended by itself, well, and while nothing was asked of it.
-    pub(crate) fn ended_calmly(&self) -> bool {
-        self.calm.load(Ordering::Relaxed)
     }
 
     /// Asks the plugin to end, by the end of its stdin.
     pub(crate) fn close(&self) {
+        if !self.requests().have_ended() {
+            self.calm.store(true, Ordering::Relaxed);
+        }
         self.outbox.close();
         self.over.notify_one();
     }
 
-    /// Why it ended, where it did.
-    pub(crate) fn ended(&self) -> Option<Error> {
-        self.requests().ended()
+    /// When it ended and why, where that was a failure.
+    pub(crate) fn failed(&self) -> Option<(Instant, Error)> {
+        let calm = self.calm.load(Ordering::Relaxed);
+        self.requests().ended().filter(|_| !calm)
+    }
+
+    /// Whether it has answered a request as it should.
+    pub(crate) fn has_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
     }
 
     fn why_ended(&self) -> Error {
-        self.ended().unwrap_or_else(|| error::ended(None))
+        let ended = self.requests().ended();
+        ended.map_or_else(|| error::ended(None), |(_, why)| why)
+    }
+
+    async fn why_no_hello(&self) -> Error {
+        let (why, program) = (self.why_ended(), self.settings.program.clone());
+        let looked = move || File::open(program).is_ok_and(|file| is_library(&file));
+        match spawn_blocking(looked).await {
+            Ok(true) => error::library(&self.settings.program, why),
+            _ => why,
+        }
     }
 
     /// The store's name.

@@ -15,7 +15,7 @@ use crate::law::{self, need};
 use crate::said::Said;
 use crate::session::Session;
 use crate::supervisor::Supervisor;
-use crate::wire::{Line, Reply};
+use crate::wire::{LONGEST_PAGE, Line, Reply};
 
 /// A store that a program of someone else's serves.
 #[derive(Debug)]
@@ -62,7 +62,8 @@ impl ProcessStore {
             .and_then(|hello| hello.batch);
         match batch {
             Some(size) => {
-                let chunks = paths.chunks(size.min(MOST_PATHS));
+                let fit = BATCH_BYTES / plugin.can.max_value.max(1);
+                let chunks = paths.chunks(size.min(MOST_PATHS).min(fit.max(1)));
                 let answers = join_all(chunks.map(|paths| plugin.get_batch(paths, options)));
                 answers.await.into_iter().flatten().collect()
             }
@@ -73,6 +74,9 @@ impl ProcessStore {
 
 /// The most paths of one request, whatever a plugin says: its line has an end.
 const MOST_PATHS: usize = 256;
+
+/// How many bytes the values of one request may have: they are held until the last has come.
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
 
 /// A running plugin and what can be asked of it.
 struct Plugin {
@@ -94,7 +98,7 @@ impl Plugin {
     async fn get(&self, path: &SecretPath, options: &GetOptions) -> Result<Secret> {
         law::not_root(path)?;
         let line = reading(Line::new("get").text("path", path.as_str()), options);
-        self.secret(self.ask(&options.request, line, None).await?)
+        secret(self.ask(&options.request, line, None).await?)
     }
 
     async fn get_batch(&self, paths: &[SecretPath], options: &GetOptions) -> Vec<Result<Secret>> {
@@ -115,18 +119,11 @@ impl Plugin {
                 Ok(answers) => answers
                     .next()
                     .unwrap_or_else(|| Ok(Reply::default()))
-                    .and_then(|reply| self.secret(reply)),
+                    .and_then(secret),
                 Err(error) => Err(error.duplicate()),
             }
         });
         each.collect()
-    }
-
-    fn secret(&self, reply: Reply) -> Result<Secret> {
-        let value = reply.value;
-        let value = value.ok_or_else(|| corrupt("the plugin's answer has no value"))?;
-        law::fits(value.len(), self.can.max_value)?;
-        Ok(Secret::new(value, reply.metadata))
     }
 }
 
@@ -226,14 +223,13 @@ impl SecretStore for ProcessStore {
                 "a page has at least 1 entry",
             ));
         }
-        let limit = options.limit.unwrap_or(LONGEST_PAGE).min(LONGEST_PAGE);
         let line = Line::new("list")
             .text("prefix", prefix.as_str())
             .flag("shallow", options.shallow)
-            .number("limit", limit as u128)
+            .number("limit", entries(options) as u128)
             .maybe("after", options.after.as_deref());
         let reply = plugin.ask(&options.request, line, None).await?;
-        page(reply, prefix, options.shallow, limit)
+        page(reply, prefix, options)
     }
 
     async fn probe(&self) -> Result<()> {
@@ -244,8 +240,16 @@ impl SecretStore for ProcessStore {
     }
 }
 
-/// The most entries of a page.
-const LONGEST_PAGE: usize = 500;
+/// The most entries of the page that is asked for.
+fn entries(options: &ListOptions) -> usize {
+    options.limit.unwrap_or(LONGEST_PAGE).min(LONGEST_PAGE)
+}
+
+fn secret(reply: Reply) -> Result<Secret> {
+    let value = reply.value;
+    let value = value.ok_or_else(|| corrupt("the plugin's answer has no value"))?;
+    Ok(Secret::new(value, reply.metadata))
+}
 
 fn reading(line: Line, options: &GetOptions) -> Line {
     line.maybe("version", options.version.as_ref().map(|v| v.as_str()))
@@ -287,7 +291,7 @@ fn alphabet(recipe: &Recipe) -> Result<&'static str> {
 }
 
 /// The page, where it is one of what was asked.
-pub(crate) fn page(reply: Reply, prefix: &SecretPath, shallow: bool, limit: usize) -> Result<Page> {
+pub(crate) fn page(reply: Reply, prefix: &SecretPath, options: &ListOptions) -> Result<Page> {
     let paths = |texts: Vec<String>| -> Result<Vec<SecretPath>> {
         let mut paths = Vec::with_capacity(texts.len());
         for text in texts {
@@ -304,8 +308,15 @@ pub(crate) fn page(reply: Reply, prefix: &SecretPath, shallow: bool, limit: usiz
         Ok(paths)
     };
     let (secrets, folders) = (paths(reply.secrets)?, paths(reply.folders)?);
-    if secrets.len() + folders.len() > limit || (!shallow && !folders.is_empty()) {
+    let count = secrets.len() + folders.len();
+    if count > entries(options) || (!options.shallow && !folders.is_empty()) {
         return Err(corrupt("the plugin lists more than it was asked for"));
+    }
+    // Else whoever follows it never comes to an end.
+    if reply.next.is_some() && (count == 0 || reply.next == options.after) {
+        return Err(corrupt(
+            "the plugin's page has a next one, and does not go on",
+        ));
     }
     Ok(Page::new(secrets, folders, reply.next))
 }

@@ -1,24 +1,31 @@
 //! Has a plugin running whenever it is needed, and not more often than it deserves.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use keyhaul_core::registry::Options;
 use keyhaul_core::{Error, Result};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
 
 use crate::config::Settings;
+use crate::confined::Started;
 use crate::error::{lost, too_late};
+use crate::kept::Kept;
 use crate::session::Session;
-use crate::wire::Line;
 use crate::{confined, options, trust};
 
-/// How long a plugin that failed once is left alone. It doubles with each failure.
+/// How long a plugin that failed once is left alone. It doubles with each failure in a row.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest it is left alone. Where as much time goes by without a failure, the next one is the
+/// first again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// A plugin that ran this long and then failed has not failed before.
-const STEADY: Duration = Duration::from_secs(30);
+/// A plugin that has failed so often that its pause is longer counts as down: who asks is refused, so
+/// that another store of the route is asked at once.
+const DOWN: Duration = Duration::from_secs(5);
 
 /// Starts a plugin at the first request, and again after it failed.
 #[derive(Debug)]
@@ -29,12 +36,13 @@ pub(crate) struct Supervisor {
     past: Mutex<Past>,
 }
 
-/// What the plugin's failures were so far.
+/// What there is of the plugin's lives before.
 #[derive(Debug, Default)]
 struct Past {
+    /// How many failures there were in a row, and the last of them.
     failures: u32,
-    started: Option<Instant>,
     last: Option<(Instant, Error)>,
+    kept: Kept,
 }
 
 impl Supervisor {
@@ -52,7 +60,7 @@ impl Supervisor {
     /// Why it cannot be started, or why not yet; `Timeout` past `deadline`.
     pub(crate) async fn session(
         self: &Arc<Self>,
-        deadline: Option<Instant>,
+        deadline: Option<std::time::Instant>,
     ) -> Result<Arc<Session>> {
         if let Some(session) = self.running() {
             return Ok(session);
@@ -61,7 +69,7 @@ impl Supervisor {
         let start = tokio::spawn(async move { this.start().await });
         let started = match deadline {
             None => start.await,
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), start)
+            Some(deadline) => timeout_at(deadline.into(), start)
                 .await
                 .map_err(|_| too_late())?,
         };
@@ -73,34 +81,35 @@ impl Supervisor {
         if let Some(session) = self.running() {
             return Ok(session);
         }
-        if let Some(session) = self.forget() {
-            past.ended(&session);
+        if let Some(session) = self.forget()
+            && let Some((at, error)) = session.failed()
+        {
+            past.failed(at, error, session.has_served());
         }
-        past.pause()?;
-        past.started = Some(Instant::now());
-        match self.run().await {
+        past.check()?;
+        match self.run(&mut past.kept).await {
             Ok(session) => {
                 let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
                 *running = Some(session.clone());
                 Ok(session)
             }
             Err(error) => {
-                tracing::warn!(store = self.settings.store, %error, "the plugin does not start");
-                past.failed(error.duplicate());
+                let error = error.with_place(&self.settings.place);
+                past.failed(Instant::now(), error.duplicate(), false);
                 Err(error)
             }
         }
     }
 
-    async fn run(&self) -> Result<Arc<Session>> {
-        let settings = self.settings.clone();
-        let started = spawn_blocking(move || {
-            let program = trust::trusted(&settings.program)?;
-            confined::start(&program, &settings.arguments, settings.fence.as_ref())
-        });
-        let started = started.await.map_err(lost)??;
-        let session = Session::begin(self.settings.clone(), started).await?;
-        let readied = self.ready(&session).await;
+    async fn run(&self, kept: &mut Kept) -> Result<Arc<Session>> {
+        let begun = async { Ok((kept.redactor()?, self.launch().await?)) };
+        let begun: Result<_> = begun.await;
+        let (redactor, started) = begun.inspect_err(|error| {
+            // Of one that runs, its session tells how it ends.
+            tracing::warn!(store = self.settings.store, %error, "the plugin does not start");
+        })?;
+        let session = Session::begin_after(redactor, self.settings.clone(), started).await?;
+        let readied = self.ready(&session, kept).await;
         readied.map_err(|error| session.end(error))?;
         let hello = session.talk.hello()?;
         tracing::info!(
@@ -113,17 +122,29 @@ impl Supervisor {
         Ok(session)
     }
 
+    async fn launch(&self) -> Result<Started> {
+        let settings = self.settings.clone();
+        let started = spawn_blocking(move || {
+            let program = trust::trusted(&settings.program)?;
+            confined::start(&program, &settings.arguments, settings.fence.as_ref())
+        });
+        started.await.map_err(lost)?
+    }
+
     /// Holds the options against what the plugin takes, and hands it its credentials.
-    async fn ready(&self, session: &Arc<Session>) -> Result<()> {
+    async fn ready(&self, session: &Arc<Session>, kept: &mut Kept) -> Result<()> {
         let settings = &self.settings;
         let declared = &session.talk.hello()?.options;
-        let credentials = options::check(settings.options.as_ref(), declared, &settings.place)?;
+        let none = Options::default();
+        let given = settings.options.as_ref().unwrap_or(&none);
+        let credentials = options::check(given, declared, &settings.place)?;
         for (name, source) in credentials {
-            let value = spawn_blocking(move || source.read())
-                .await
-                .map_err(lost)??;
-            let line = Line::new("credential").text("option", &name);
-            session.ask(None, line, Some(&value)).await?;
+            let handed = async {
+                let value = kept.credential(source).await?;
+                session.hand(&name, &value).await
+            };
+            let placed = |error| given.placed(&name, error);
+            handed.await.map_err(placed)?;
         }
         Ok(())
     }
@@ -150,30 +171,104 @@ impl Drop for Supervisor {
 }
 
 impl Past {
-    fn ended(&mut self, session: &Session) {
-        match session.ended() {
-            Some(error) if !session.ended_calmly() => self.failed(error),
-            _ => {}
+    /// Notes a failure, which is one of several in a row unless the plugin `served` before it, or
+    /// all was well for a while.
+    fn failed(&mut self, at: Instant, error: Error, served: bool) {
+        let well = self.ready_at().map(|ready| at.duration_since(ready));
+        let first = served || well.is_none_or(|well| well >= LONGEST_PAUSE);
+        self.failures = if first { 1 } else { self.failures + 1 };
+        self.last = Some((at, error));
+    }
+
+    /// Fails as the plugin last did, where it is too early to try again. Until it counts as down that
+    /// is no refusal: whoever tries again after the time that the error names finds it started.
+    fn check(&self) -> Result<()> {
+        let left = self.ready_at().map(|ready| ready - Instant::now());
+        match (&self.last, left) {
+            (Some((_, error)), Some(left)) if !left.is_zero() => {
+                let error = error.duplicate().with_retry_after(left);
+                let down = self.pause() > DOWN;
+                Err(if down { error.with_refusal() } else { error })
+            }
+            _ => Ok(()),
         }
     }
 
-    fn failed(&mut self, error: Error) {
-        let steady = self.started.is_some_and(|at| at.elapsed() >= STEADY);
-        self.failures = if steady { 1 } else { self.failures + 1 };
-        self.last = Some((Instant::now(), error));
+    /// When the plugin may be started after its last failure.
+    fn ready_at(&self) -> Option<Instant> {
+        let (at, _) = self.last.as_ref()?;
+        Some(*at + self.pause())
     }
 
-    /// Refuses, as the plugin last did, where it is too early to try again.
-    fn pause(&self) -> Result<()> {
-        let Some((at, error)) = &self.last else {
-            return Ok(());
-        };
+    fn pause(&self) -> Duration {
         let doublings = self.failures.saturating_sub(1).min(16);
-        let pause = (PAUSE * (1 << doublings)).min(LONGEST_PAUSE);
-        let left = pause.saturating_sub(at.elapsed());
-        if left.is_zero() {
-            return Ok(());
+        (PAUSE * (1 << doublings)).min(LONGEST_PAUSE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keyhaul_core::ErrorKind;
+
+    use super::*;
+
+    /// How long the plugin is left alone after a failure at `at`.
+    fn pause_after(past: &mut Past, at: Instant, served: bool) -> Duration {
+        past.failed(at, Error::new(ErrorKind::Unavailable, "it ended"), served);
+        past.pause()
+    }
+
+    #[test]
+    fn pauses_double_up_to_half_a_minute_also_where_each_start_follows_the_pause() {
+        let mut past = Past::default();
+        let mut at = Instant::now();
+        for tenths in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300] {
+            let pause = pause_after(&mut past, at, false);
+            assert_eq!(pause, Duration::from_millis(100 * tenths));
+            at += pause + Duration::from_millis(1);
         }
-        Err(error.duplicate().with_retry_after(left).with_refusal())
+    }
+
+    #[test]
+    fn what_served_or_was_well_for_long_enough_fails_for_the_first_time() {
+        let mut past = Past::default();
+        let at = Instant::now();
+        let later = Duration::from_millis(1);
+        assert_eq!(pause_after(&mut past, at, false), PAUSE);
+        assert_eq!(pause_after(&mut past, at + later, false), 2 * PAUSE);
+        assert_eq!(pause_after(&mut past, at + later, true), PAUSE);
+        assert_eq!(pause_after(&mut past, at + later, false), 2 * PAUSE);
+        // The control: a moment less is not long enough.
+        let well = at + later + 2 * PAUSE + LONGEST_PAUSE;
+        let mut other = Past {
+            failures: past.failures,
+            last: past
+                .last
+                .as_ref()
+                .map(|(at, error)| (*at, error.duplicate())),
+            kept: Kept::default(),
+        };
+        assert_eq!(pause_after(&mut other, well - later, false), 4 * PAUSE);
+        assert_eq!(pause_after(&mut past, well, false), PAUSE);
+    }
+
+    #[test]
+    fn a_pause_counts_from_the_failure_and_is_a_refusal_once_the_plugin_counts_as_down() {
+        let mut past = Past::default();
+        past.check().expect("it has not failed");
+        // 0.1 s, 0.2, 0.4 and so on: the seventh is over five seconds.
+        for failure in 1..=8 {
+            // In a while, so that this test may be held up.
+            let at = Instant::now() + Duration::from_secs(20);
+            let pause = pause_after(&mut past, at, false);
+            let error = past.check().expect_err("too early");
+            assert_eq!(error.is_refused(), failure >= 7, "{failure}");
+            let wait = error.retry_after().expect("a time");
+            assert!(wait <= Duration::from_secs(20) + pause, "{wait:?}");
+        }
+        let mut past = Past::default();
+        let long_ago = Instant::now().checked_sub(PAUSE);
+        pause_after(&mut past, long_ago.expect("a time"), false);
+        past.check().expect("the pause is over");
     }
 }

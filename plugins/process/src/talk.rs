@@ -1,7 +1,7 @@
 //! What a plugin says, and what it means: its hello, answers to what it was asked, values.
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use keyhaul_core::{Error, ErrorKind, Result};
 
@@ -16,7 +16,7 @@ const LONGEST_WORDS: usize = 500;
 pub(crate) struct Talk {
     hello: OnceLock<Hello>,
     requests: Mutex<Requests>,
-    redactor: Mutex<Redactor>,
+    redactor: Arc<Mutex<Redactor>>,
 }
 
 /// What a line was.
@@ -29,16 +29,13 @@ pub(crate) enum Heard {
 }
 
 impl Talk {
-    /// Nothing is said yet.
-    ///
-    /// # Errors
-    /// `Internal` where the system has no randomness to give.
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self {
+    /// Nothing is said yet. `redactor` may know what was, to the same plugin in its life before.
+    pub(crate) fn new(redactor: Arc<Mutex<Redactor>>) -> Self {
+        Self {
             hello: OnceLock::new(),
             requests: Mutex::new(Requests::new()),
-            redactor: Mutex::new(Redactor::new()?),
-        })
+            redactor,
+        }
     }
 
     /// Takes a line of the plugin.
@@ -54,7 +51,10 @@ impl Talk {
         }
         let answer = Answer::parse(line)?;
         let (id, index) = (answer.id, answer.index);
-        let reply = answer.reply(|words| self.redactor().clean(words, LONGEST_WORDS));
+        let wants = self.requests().wants(id)?;
+        let max_value = self.hello()?.capabilities.max_value;
+        let clean = |words: &[u8]| self.redactor().clean(words, LONGEST_WORDS);
+        let reply = answer.reply(wants, max_value, clean);
         if let Ok(Reply {
             value: Some(value), ..
         }) = &reply

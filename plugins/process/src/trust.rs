@@ -1,133 +1,111 @@
-//! Whether a program may be run as a plugin: whoever can change it can read what passes through it.
+//! Whether a program may be run as a plugin: whoever can change it, or what runs it, can read what
+//! passes through it.
 
-use std::collections::VecDeque;
-use std::ffi::OsString;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
+use keyhaul_core::trust::{self, Sticky};
 use keyhaul_core::{Error, ErrorKind, Result};
 
-/// As many links as the kernel follows.
-const MOST_LINKS: usize = 40;
+use crate::confined;
+
+/// As many scripts as the kernel takes one for the program of another.
+const MOST_SCRIPTS: usize = 5;
+
+/// As much of a script's first line as the kernel reads.
+const FIRST_LINE: u64 = 256;
 
 /// The file behind `path`, where it and every folder and link on the way to it can be changed by
-/// root and the user only.
+/// root and the user only, and so with the program that its first line names.
 ///
 /// # Errors
 /// `InvalidConfig` where it is not there or no file, `PermissionDenied` with the rule where others
 /// could change it.
 pub(crate) fn trusted(path: &Path) -> Result<PathBuf> {
-    let mut left: VecDeque<OsString> = parts(path);
-    let mut at = PathBuf::from("/");
-    let mut links = 0;
-    check_folder(&at)?;
-    while let Some(part) = left.pop_front() {
-        if part == ".." {
-            at.pop();
-            continue;
+    let program = walked(path)?;
+    let mut script = program.clone();
+    for _ in 0..MOST_SCRIPTS {
+        let Some(line) = first_line(&script)? else {
+            return Ok(program);
+        };
+        let named = |error: Error| {
+            let what = format!("{} is run by another program, and ", script.display());
+            let refused = Error::new(error.kind(), what + error.message());
+            match error.advice() {
+                Some(advice) => refused.with_advice(advice.to_owned()),
+                None => refused,
+            }
+        };
+        let mut next = PathBuf::new();
+        for name in interpreters(&line) {
+            next = walked(&name).map_err(named)?;
         }
-        let next = at.join(&part);
-        let metadata = std::fs::symlink_metadata(&next).map_err(|error| missing(&next, error))?;
-        if metadata.is_symlink() {
-            links += 1;
-            if links > MOST_LINKS {
-                return Err(refused(path, "is behind too many links"));
-            }
-            let target = std::fs::read_link(&next).map_err(|error| missing(&next, error))?;
-            if target.is_absolute() {
-                at = PathBuf::from("/");
-            }
-            for part in parts(&target).into_iter().rev() {
-                left.push_front(part);
-            }
-            continue;
-        }
-        at = next;
-        if !left.is_empty() {
-            if !metadata.is_dir() {
-                return Err(no_file(&at, "is no folder"));
-            }
-            check_folder(&at)?;
-        } else if metadata.is_file() {
-            check(&at, &metadata)?;
-        } else {
-            return Err(no_file(&at, "is no regular file"));
+        script = next;
+    }
+    let rule = format!("{} is run by scripts without end", path.display());
+    Err(Error::new(ErrorKind::InvalidConfig, rule))
+}
+
+/// What follows `#!`, where it is a script.
+fn first_line(program: &Path) -> Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let read = File::open(program).and_then(|file| file.take(FIRST_LINE).read_to_end(&mut line));
+    match read {
+        Ok(_) => {}
+        // A program can be executed that cannot be read. A script cannot.
+        Err(error) if ErrorKind::of_io(&error) == ErrorKind::PermissionDenied => return Ok(None),
+        Err(error) => {
+            let what = format!("the plugin cannot be read: {}", program.display());
+            return Err(Error::new(ErrorKind::of_io(&error), what).with_source(error));
         }
     }
-    if at == Path::new("/") {
-        return Err(no_file(path, "is no regular file"));
-    }
-    Ok(at)
-}
-
-fn parts(path: &Path) -> VecDeque<OsString> {
-    path.components()
-        .filter_map(|part| match part {
-            Component::Normal(name) => Some(name.to_owned()),
-            Component::ParentDir => Some("..".into()),
-            _ => None,
-        })
-        .collect()
-}
-
-fn check_folder(folder: &Path) -> Result<()> {
-    let metadata = std::fs::metadata(folder).map_err(|error| missing(folder, error))?;
-    check(folder, &metadata)
-}
-
-fn check(path: &Path, metadata: &Metadata) -> Result<()> {
-    let us = rustix::process::geteuid().as_raw();
-    if ![0, us].contains(&metadata.uid()) {
-        let owner = metadata.uid();
-        return Err(refused(path, &format!("belongs to uid {owner}"))
-            .with_advice(format!("chown {us} {}", path.display())));
-    }
-    // The sticky bit of a folder like /tmp keeps others from replacing what is in it, and not from
-    // being first.
-    if metadata.mode() & 0o022 != 0 {
-        let mode = metadata.mode() & 0o7777;
-        return Err(refused(
-            path,
-            &format!("has mode {mode:04o}, with which others can write"),
-        )
-        .with_advice(format!("chmod go-w {}", path.display())));
-    }
-    Ok(())
-}
-
-fn refused(path: &Path, rule: &str) -> Error {
-    Error::new(
-        ErrorKind::PermissionDenied,
-        format!(
-            "{} {rule}: a plugin and all folders above it belong to root or the user, and nobody else can write there",
-            path.display()
-        ),
-    )
-}
-
-fn no_file(path: &Path, what: &str) -> Error {
-    Error::new(
-        ErrorKind::InvalidConfig,
-        format!("the plugin is not there: {} {what}", path.display()),
-    )
-}
-
-fn missing(path: &Path, error: std::io::Error) -> Error {
-    let kind = match ErrorKind::of_io(&error) {
-        ErrorKind::NotFound => ErrorKind::InvalidConfig,
-        kind => kind,
+    let Some(rest) = line.strip_prefix(b"#!") else {
+        return Ok(None);
     };
-    Error::new(
-        kind,
-        format!("the plugin cannot be reached at {}", path.display()),
-    )
-    .with_source(error)
+    let end = rest.iter().position(|byte| *byte == b'\n');
+    Ok(Some(rest[..end.unwrap_or(rest.len())].to_vec()))
+}
+
+/// The program that such a line names, and where that is `env`, the one that it finds in turn.
+fn interpreters(line: &[u8]) -> Vec<PathBuf> {
+    let mut words = line
+        .split(|byte| [b' ', b'\t', b'\r'].contains(byte))
+        .filter(|word| !word.is_empty())
+        .map(|word| Path::new(OsStr::from_bytes(word)));
+    // A name without a folder is looked for in `/`, where programs are started.
+    let mut named: Vec<_> = words
+        .next()
+        .map(|word| Path::new("/").join(word))
+        .into_iter()
+        .collect();
+    if named
+        .iter()
+        .all(|name| name.file_name() != Some("env".as_ref()))
+    {
+        return named;
+    }
+    let is_option =
+        |word: &OsStr| word.as_bytes().starts_with(b"-") || word.as_bytes().contains(&b'=');
+    if let Some(word) = words.find(|word| !is_option(word.as_os_str())) {
+        let folders = confined::PATH
+            .split(':')
+            .map(|folder| Path::new(folder).join(word));
+        named.extend(folders.into_iter().find(|program| program.exists()));
+    }
+    named
+}
+
+/// The file behind `path`, by that rule.
+fn walked(path: &Path) -> Result<PathBuf> {
+    trust::file("the plugin", path, Sticky::Refused)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -150,67 +128,49 @@ mod tests {
     }
 
     #[test]
-    fn a_private_program_is_trusted_also_behind_links() {
+    fn what_runs_a_script_is_looked_at_as_the_script_is() {
         let home = home();
         let folder = home.path().canonicalize().expect("real");
-        let program = folder.join("program");
-        std::fs::write(&program, "").expect("written");
-        set_mode(&program, 0o755);
-        symlink("program", folder.join("relative")).expect("link");
-        symlink(folder.join("relative"), folder.join("absolute")).expect("link");
-        std::fs::create_dir(folder.join("inner")).expect("folder");
-        symlink("../program", folder.join("inner/up")).expect("link");
-        for name in ["program", "relative", "absolute", "inner/up"] {
-            assert_eq!(trusted(&folder.join(name)).expect(name), program);
+        let (program, open) = (folder.join("program"), folder.join("open"));
+        std::fs::create_dir(&open).expect("folder");
+        let (inner, shell) = (folder.join("inner"), open.join("shell"));
+        std::fs::write(&shell, "\x7fELF").expect("written");
+        std::fs::write(&inner, format!("#! {} -x\n", shell.display())).expect("written");
+        let (shell, inner) = (shell.display(), inner.display());
+        for first in [
+            format!("#!{shell}\n"),
+            format!("#! \t{shell} -e\nrest"),
+            format!("#!{shell}"),
+            format!("#!/usr/bin/env {shell}\n"),
+            format!("#!/usr/bin/env -S A=b {shell} -e\n"),
+            format!("#!{inner}\n"),
+        ] {
+            std::fs::write(&program, &first).expect("written");
+            set_mode(&program, 0o755);
+            // The control: while nobody else can write there, it is run.
+            set_mode(&open, 0o755);
+            assert_eq!(trusted(&program).expect(&first), program);
+            set_mode(&open, 0o777);
+            let error = trusted(&program).expect_err(&first);
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{first}");
+            let named = format!(
+                " is run by another program, and {} has mode",
+                open.display()
+            );
+            assert!(error.message().contains(&named), "{error}");
+            assert!(
+                error
+                    .advice()
+                    .is_some_and(|advice| advice.starts_with("chmod"))
+            );
         }
-        symlink("loop", folder.join("loop")).expect("link");
-        assert_eq!(kind(&folder.join("loop")), ErrorKind::PermissionDenied);
-        assert_eq!(kind(&folder.join("absent")), ErrorKind::InvalidConfig);
-        assert_eq!(kind(&folder), ErrorKind::InvalidConfig);
-        assert_eq!(kind(&program.join("below")), ErrorKind::InvalidConfig);
-        assert_eq!(kind(Path::new("/dev/null")), ErrorKind::InvalidConfig);
-    }
-
-    #[test]
-    fn what_others_can_change_is_refused_by_name() {
-        let home = home();
-        let folder = home.path().join("folder");
-        std::fs::create_dir(&folder).expect("folder");
-        let program = folder.join("program");
-        std::fs::write(&program, "").expect("written");
-        set_mode(&program, 0o755);
-        // The control: trusted as it is.
-        trusted(&program).expect("private");
-        let outside = home.path().join("link");
-        symlink(&program, &outside).expect("link");
-        for (path, mode) in [(&program, 0o775), (&program, 0o757), (&folder, 0o1777)] {
-            set_mode(path, mode);
-            for way in [&program, &outside] {
-                let error = trusted(way).expect_err("open to others");
-                assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-                let named = path.canonicalize().expect("real");
-                assert!(
-                    error.message().starts_with(&*named.to_string_lossy()),
-                    "{error}"
-                );
-            }
-            set_mode(path, 0o755);
-        }
-        trusted(&program).expect("private again");
-    }
-
-    #[test]
-    fn what_belongs_to_another_is_refused() {
-        let home = home();
-        let program = home.path().join("program");
-        std::fs::write(&program, "").expect("written");
-        set_mode(&program, 0o755);
-        if std::os::unix::fs::chown(&program, Some(65534), None).is_err() {
-            // Only root can give a file away.
-            assert!(!rustix::process::geteuid().is_root());
-            return;
-        }
-        let error = trusted(&program).expect_err("nobody's");
-        assert!(error.message().contains("uid 65534"), "{error}");
+        std::fs::write(&program, format!("#!{}\n", program.display())).expect("written");
+        assert_eq!(kind(&program), ErrorKind::InvalidConfig);
+        std::fs::write(&program, "#!/no/such/shell\n").expect("written");
+        assert_eq!(kind(&program), ErrorKind::InvalidConfig);
+        // By its name alone it is looked for where programs of the system are.
+        std::fs::write(&program, "#!/usr/bin/env sh\n").expect("written");
+        assert_eq!(trusted(&program).expect("the system's"), program);
+        assert_eq!(interpreters(b"/usr/bin/env sh").len(), 2);
     }
 }

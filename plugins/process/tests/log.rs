@@ -22,9 +22,14 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     fn follow() -> (Self, DefaultGuard) {
+        Self::follow_from(tracing::Level::INFO)
+    }
+
+    fn follow_from(level: tracing::Level) -> (Self, DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();
@@ -171,4 +176,97 @@ async fn a_flood_is_cut_and_counted_and_a_long_line_is_several() {
     assert_eq!(lines, 100, "{text}");
     assert!(text.contains("left_out=403"), "{text}");
     assert!(text.lines().all(|line| line.len() < 4300), "{text}");
+}
+
+/// As a service runs, without `-v`: what a plugin says while it works is not told.
+#[tokio::test]
+async fn the_last_words_of_a_plugin_that_fails_are_told_without_asking() {
+    let body = "echo 'all is well' >&2
+    read -r line; answer ',\"value\":\"hunter2\"'
+    read -r line
+    for n in 1 2 3 4 5 6 7 8 9; do echo \"line $n\" >&2; done
+    echo 'cannot open hunter2.db' >&2
+    exit STATUS\n";
+    for (level, status, told) in [
+        (tracing::Level::WARN, 3, true),
+        // The controls: each line stands in the log by itself; it has not failed.
+        (tracing::Level::INFO, 3, false),
+        (tracing::Level::WARN, 0, false),
+    ] {
+        let (log, _guard) = Log::follow_from(level);
+        let place = Place::new();
+        let body = body.replace("STATUS", &status.to_string());
+        // A program ends well only while it is not asked.
+        let body = match status {
+            0 => body.replace("    read -r line\n", ""),
+            _ => body,
+        };
+        let program = place.program("talkative", &format!("{HELLO}{body}"));
+        let store = place.store(&program, &[]);
+        assert_eq!(read(&store).await, b"hunter2");
+        let path = SecretPath::new("a").expect("a path");
+        if status != 0 {
+            let answer = store.get(&path, &GetOptions::default()).await;
+            answer.expect_err("it ends");
+            log.comes_to("the plugin has failed").await;
+        }
+        drop(store);
+        if told {
+            log.comes_to("before: cannot open [redacted].db").await;
+        } else if status != 0 {
+            log.comes_to("plugin: cannot open [redacted].db").await;
+        } else {
+            // It has a second to go, and its words another one.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let text = log.text();
+        assert_eq!(text.contains("exited with status 3"), status != 0, "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+        // The first of eleven lines is one too many.
+        assert_eq!(text.contains("before: line 1"), told, "{text}");
+        assert!(!text.contains("before: all is well"), "{text}");
+        assert_eq!(
+            text.matches("line 5").count(),
+            usize::from(status != 0),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_has_passed_is_remembered_when_the_plugin_is_started_again() {
+    let (log, _guard) = Log::follow();
+    let place = Place::new();
+    let body = "if [ -e \"$0.died\" ]; then echo 'recovered the write of hunter2' >&2; fi
+    read -r line; >\"$0.died\"
+    answer ',\"value\":\"hunter2\"'; exit 3\n";
+    let program = place.program("talkative", &format!("{HELLO}{body}"));
+    let store = place.store(&program, &[]);
+    assert_eq!(read(&store).await, b"hunter2");
+    log.comes_to("the plugin has failed").await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    store.capabilities().await.expect("started again");
+    log.comes_to("recovered the write of [redacted]").await;
+    assert!(!log.text().contains("hunter2"), "{}", log.text());
+}
+
+#[tokio::test]
+async fn each_failure_is_told_once() {
+    let path = SecretPath::new("a").expect("a path");
+    for (program, told) in [
+        ("#!/bin/sh\nexit 3\n", "the plugin has failed"),
+        // It has not said hello: that is no good end.
+        ("#!/bin/sh\nexit 0\n", "the plugin has failed"),
+        // Nobody's, since it never ran.
+        ("#!/nowhere/at/all\n", "the plugin does not start"),
+    ] {
+        let (log, _guard) = Log::follow();
+        let place = Place::new();
+        let store = place.store(&place.program("fails", program), &[]);
+        let answer = store.get(&path, &GetOptions::default()).await;
+        answer.expect_err("it fails");
+        log.comes_to(told).await;
+        let text = log.text();
+        assert_eq!(text.matches("error=").count(), 1, "{text}");
+    }
 }

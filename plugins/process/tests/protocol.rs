@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use keyhaul_core::copy::{CopyOptions, copy};
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_core::{
-    ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Recipe, Request, Result, Secret,
-    SecretBytes, SecretPath, SecretStore, Version,
+    ErrorKind, GetOptions, ListOptions, MemoryStore, PutMode, PutOptions, Recipe, Request, Result,
+    Secret, SecretBytes, SecretPath, SecretStore, SecretStoreExt as _, Version,
 };
 use support::Place;
 
@@ -218,18 +220,103 @@ async fn a_listing_that_is_not_what_was_asked_for_is_corrupt() {
         ("secrets=['p/../a']", false),
         ("secrets=['p/a'], folders=['p/a']", false),
         ("secrets=['p/%d' % i for i in range(4)]", false),
+        // Where it was asked to begin.
+        ("secrets=['p/a', 'p/b'], next='w'", false),
+        ("next='x'", false),
     ] {
         let plugin = Plugin::new(
             "list",
             &format!("begin()\nfor request in requests(): say(id=request['id'], {answer})\n"),
         );
-        let options = ListOptions::default().limit(Some(3));
+        let options = ListOptions::default()
+            .limit(Some(3))
+            .after(Some("w".to_owned()));
         let page = plugin.store.list(&path_of("p"), &options).await;
         match good {
             true => assert_eq!(page.expect(answer).secrets.len(), 2),
             false => assert_eq!(page.expect_err(answer).kind(), ErrorKind::Corrupt),
         }
     }
+}
+
+#[tokio::test]
+async fn a_listing_without_end_is_noticed_on_its_second_page() {
+    for (pages, good) in [
+        (
+            "secrets=['p/%03d' % n], **({'next': str(n)} if n < 9 else {})",
+            true,
+        ),
+        ("secrets=['p/a'], next=str(n)", false),
+        ("secrets=['p/%03d' % (900 - n)], next=str(n)", false),
+    ] {
+        let plugin = Plugin::new(
+            "read list",
+            &format!(
+                "begin()\nfor n, r in enumerate(requests()): say(id=r['id'], **(dict({pages}) if r['do'] == 'list' else {{'metadata': {{}}}}))\n"
+            ),
+        );
+        let all = plugin.store.list_all(&path_of("p")).await;
+        match good {
+            true => assert_eq!(all.expect(pages).len(), 10),
+            false => {
+                assert_eq!(all.expect_err(pages).kind(), ErrorKind::Corrupt);
+                assert_eq!(plugin.seen().len(), 2);
+                // So is it where a store is copied.
+                let target = Arc::new(MemoryStore::new("target"));
+                let options = CopyOptions::new(path_of("p"), Request::default());
+                let copied = copy(plugin.store.clone(), target, &options, |_, _| {}).await;
+                assert_eq!(copied.expect_err(pages).kind(), ErrorKind::Corrupt);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_asks_for_no_more_than_can_be_held() {
+    let paths: Vec<_> = (0..300).map(|n| path_of(&format!("p{n}"))).collect();
+    // At most 256 paths, and values of 16 MiB.
+    for (max, requests) in [(1 << 20, 300_usize.div_ceil(16)), (1000, 2)] {
+        let plugin = Plugin::new(
+            "read",
+            &format!(
+                "begin(batch=999, **{{'max-value': {max}}})\nfor r in requests():\n    for i, p in enumerate(r['paths']): say(id=r['id'], index=i, value=p)\n"
+            ),
+        );
+        let answers = plugin.store.get_many(&paths, &GetOptions::default()).await;
+        for (path, answer) in paths.iter().zip(answers) {
+            assert_eq!(
+                answer.expect("there").value.expose(),
+                path.as_str().as_bytes()
+            );
+        }
+        assert_eq!(plugin.seen().len(), requests);
+    }
+}
+
+/// A slip of the plugin's author costs that answer, names its key, and not the plugin.
+#[tokio::test]
+async fn a_slip_in_metadata_fails_its_own_request_with_its_name() {
+    let plugin = Plugin::new(
+        "read",
+        "begin()\nfor r in requests(): say(id=r['id'], value='x', metadata=json.loads(r['path'].partition('/')[2]))\n",
+    );
+    for (metadata, key) in [
+        (r#"{"created":"2026-01-31 12:00"}"#, Some("`created`")),
+        (r#"{"labels":null}"#, None),
+        (r#"{"version":7}"#, Some("`version`")),
+        (r#"{"created":"2026-01-31T12:00:00Z"}"#, None),
+    ] {
+        match (key, plugin.get(&format!("p/{metadata}")).await) {
+            (None, answer) => assert_eq!(answer.expect(metadata).value.expose(), b"x"),
+            (Some(key), answer) => {
+                let error = answer.expect_err(metadata);
+                assert_eq!(error.kind(), ErrorKind::Corrupt);
+                assert!(error.message().contains(key), "{error}");
+            }
+        }
+    }
+    // All of one process, which has counted them.
+    assert_eq!(plugin.seen().len(), 4);
 }
 
 #[tokio::test]
@@ -253,5 +340,48 @@ async fn a_plugin_that_goes_when_it_has_nothing_to_do_is_started_again_at_once()
         assert!(!values.contains(&value));
         values.push(value);
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A program does not know where its options stand, and so each refusal would name no place.
+#[tokio::test]
+async fn what_is_wrong_before_a_program_serves_has_its_place_in_the_policy() {
+    let place = Place::new();
+    let pin = place.path().join("pin");
+    std::fs::write(&pin, "1234").expect("written");
+    let source = format!("file:{}", pin.display());
+    let picky = r#"#!/bin/sh
+read -r line
+echo '{"keyhaul":1,"name":"picky","version":"1","capabilities":["read"],
+"options":[{"name":"pin","kind":"credential"}]}' | tr -d '\n'
+echo
+read -r line
+id=${line#*\"id\":} id=${id%%,*}
+echo "{\"id\":$id,\"error\":{\"kind\":\"unauthenticated\",\"message\":\"a wrong PIN\"}}"
+read -r line
+"#;
+    for (mode, text, kind, at) in [
+        (0o600, picky, ErrorKind::Unauthenticated, "keyhaul.toml:3:1"),
+        (
+            0o644,
+            picky,
+            ErrorKind::PermissionDenied,
+            "keyhaul.toml:3:1",
+        ),
+        (
+            0o600,
+            "#!/bin/sh\n",
+            ErrorKind::Unavailable,
+            "keyhaul.toml:1:1",
+        ),
+    ] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&pin, mode).expect("its mode");
+        let program = place.program("picky", text);
+        let options = Options::at("keyhaul.toml:3:1", [("pin", Value::from(&*source))]);
+        let store = place.store_with(&program, [("options", options.into())]);
+        let error = store.probe().await.expect_err("refused");
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert_eq!(error.context().place.as_deref(), Some(at), "{error:?}");
     }
 }

@@ -216,12 +216,20 @@ pub(crate) unsafe extern "C" fn list(
     unsafe {
         ask(store, call, sink, async |store, request, out| {
             let given = given::table(options).ok_or_else(no_table)?;
-            let options = ListOptions::default()
+            let mut options = ListOptions::default()
                 .shallow(given.shallow != 0)
                 .limit((given.limit > 0).then_some(given.limit))
                 .after(given::text(given.after)?.map(str::to_owned))
                 .request(request);
-            out.page(&store.list(&given::path(prefix)?, &options).await?)
+            let prefix = given::path(prefix)?;
+            loop {
+                let page = store.list(&prefix, &options).await?;
+                // A store may give a page of nothing, with more behind it. The interface has none.
+                if page.next.is_none() || !page.secrets.is_empty() || !page.folders.is_empty() {
+                    return out.page(&page);
+                }
+                options = options.after(page.next);
+            }
         })
     }
 }

@@ -7,7 +7,7 @@ use keyhaul_core::registry::{OptionKind, OptionSpec};
 use keyhaul_plugin_abi as abi;
 use tokio::runtime::Runtime;
 
-use crate::{calls, given, opening, out};
+use crate::{calls, given, log, opening, out};
 
 /// What a plugin is called.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,8 @@ pub unsafe fn entry(
     std::panic::set_hook(Box::new(|_| {}));
     let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         // SAFETY: as the caller vouches.
-        unsafe { given::table(host) }?;
+        let host = unsafe { given::table(host) }?;
+        log::hand_on(&host);
         let exported = EXPORTED.get_or_init(|| Exported::new(factory(), about));
         Some(&raw const exported.table)
     }));

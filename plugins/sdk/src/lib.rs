@@ -1,6 +1,6 @@
 //! Turns a store written in Rust into a plugin.
 //!
-//! Write a [`StoreFactory`](keyhaul_core::StoreFactory) as any backend has one, in a crate of type `cdylib`, and end it with
+//! Write a [`StoreFactory`] as any backend has one, in a crate of type `cdylib`, and end it with
 //!
 //! ```text
 //! keyhaul_plugin_sdk::export_plugin!(MyFactory);
@@ -17,19 +17,25 @@
 //!   any more, whichever is first.
 //! - **Panics** end the call with an internal error. They print nothing, since a message could hold a secret.
 //!   A crate built with `panic = "abort"`, which would take the host with it, does not compile.
+//! - **Memory**: values are [`SecretBytes`](keyhaul_core::SecretBytes), locked and wiped. What the libraries
+//!   beneath keep of them is wiped as it is freed where the plugin says so, once:
+//!   `#[global_allocator] static ALLOCATOR: keyhaul_core::WipeOnFree = keyhaul_core::WipeOnFree;`
+//! - **Log lines**: what the crate says by `tracing`, down to `debug!`, goes to keyhaul's log.
 
 mod calls;
 mod exported;
 mod given;
+mod log;
 mod opening;
 mod out;
 mod words;
 
+pub use keyhaul_core::StoreFactory;
 pub use keyhaul_plugin_abi as abi;
 
 pub use exported::{About, entry};
 
-/// Exports a [`StoreFactory`](keyhaul_core::StoreFactory), which the expression makes, as this
+/// Exports a [`StoreFactory`], which the expression makes, as this
 /// library's plugin. Once in a library.
 #[macro_export]
 macro_rules! export_plugin {
@@ -53,8 +59,12 @@ macro_rules! export_plugin {
                 name: env!("CARGO_PKG_NAME"),
                 version: env!("CARGO_PKG_VERSION"),
             };
+            // Apart from here, where the compiler lets unsafe things pass.
+            fn factory() -> ::std::boxed::Box<dyn $crate::StoreFactory> {
+                ::std::boxed::Box::new($factory)
+            }
             // SAFETY: it is the host's table.
-            unsafe { $crate::entry(host, about, || Box::new($factory)) }
+            unsafe { $crate::entry(host, about, factory) }
         }
     };
 }

@@ -114,7 +114,11 @@ impl Out {
     pub(crate) fn page(&self, page: &Page) -> Result<()> {
         let entry = self.to.entry.ok_or_else(missing)?;
         let secrets = page.secrets.iter().map(|path| (path, 0));
-        for (path, folder) in secrets.chain(page.folders.iter().map(|path| (path, 1))) {
+        let folders = page.folders.iter().map(|path| (path, 1));
+        // The interface has one list, in which a secret comes before the folder of the same path.
+        let mut entries: Vec<_> = secrets.chain(folders).collect();
+        entries.sort_unstable();
+        for (path, folder) in entries {
             // SAFETY: as above.
             heard(unsafe { entry(self.context, abi::Str::new(path.as_str()), folder) })?;
         }

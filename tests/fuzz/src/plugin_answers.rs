@@ -3,34 +3,76 @@
 #![no_main]
 
 #[rustfmt::skip]
+#[path = "../../../plugins/host/src/answers.rs"]
+#[allow(dead_code, reason = "the host's own, of which this uses a part")]
+mod answers;
+#[rustfmt::skip]
 #[path = "../../../plugins/host/src/attributes.rs"]
 #[allow(dead_code, reason = "the host's own, of which this uses a part")]
 mod attributes;
+#[rustfmt::skip]
+#[path = "../../../plugins/host/src/contained.rs"]
+#[allow(dead_code, reason = "the host's own, of which this uses a part")]
+mod contained;
+#[rustfmt::skip]
+#[path = "../../../plugins/host/src/copy.rs"]
+#[allow(dead_code, reason = "the host's own, of which this uses a part")]
+mod copy;
+#[rustfmt::skip]
+#[path = "../../../plugins/host/src/credential.rs"]
+#[allow(dead_code, reason = "the host's own, of which this uses a part")]
+mod credential;
 #[rustfmt::skip]
 #[path = "../../../plugins/host/src/lent.rs"]
 #[allow(dead_code, reason = "the host's own, of which this uses a part")]
 mod lent;
 #[rustfmt::skip]
+#[path = "../../../plugins/host/src/listing.rs"]
+#[allow(dead_code, reason = "the host's own, of which this uses a part")]
+mod listing;
+#[rustfmt::skip]
+#[path = "../../../plugins/host/src/log.rs"]
+#[allow(dead_code, reason = "the host's own, of which this uses a part")]
+mod log;
+#[rustfmt::skip]
+#[path = "../../../plugins/host/src/offered.rs"]
+#[allow(dead_code, reason = "the host's own, of which this uses a part")]
+mod offered;
+#[rustfmt::skip]
 #[path = "../../../plugins/host/src/sink.rs"]
 #[allow(dead_code, reason = "the host's own, of which this uses a part")]
 mod sink;
+#[rustfmt::skip]
+#[path = "../../../plugins/host/src/waiting.rs"]
+#[allow(dead_code, reason = "the host's own, of which this uses a part")]
+mod waiting;
 
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use keyhaul_core::Error;
+use keyhaul_core::credential::CredentialSource;
 use keyhaul_plugin_abi as abi;
 use libfuzzer_sys::fuzz_target;
+use listing::{Cursor, Listing};
 use sink::Answered;
+use waiting::Waiting;
 
 const PATHS: usize = 3;
 const ENTRIES: usize = 4;
 
 fuzz_target!(|bytes: &[u8]| {
-    let answered = Answered::new(Arc::default())
+    let waiting = Waiting::until(Instant::now() + Duration::from_secs(60));
+    let pin = credential::Credential {
+        name: "pin".to_owned(),
+        source: CredentialSource::Env("PATH".into()),
+        place: "p.toml:1:1".to_owned(),
+    };
+    let answered = Answered::new(&waiting)
         .about(PATHS)
-        .at_most(ENTRIES)
+        .on(Listing::new(ENTRIES, true, None))
+        .with_credentials(vec![pin])
         .collect(|sink| {
             Plugin {
                 script: bytes,
@@ -40,8 +82,6 @@ fuzz_target!(|bytes: &[u8]| {
         });
     match answered {
         Ok(mut answered) => {
-            let page = &answered.page;
-            assert!(page.secrets.len() + page.folders.len() <= ENTRIES);
             assert_eq!(answered.items.len(), PATHS);
             answered.items.iter().flatten().for_each(|item| {
                 if let Err(error) = item {
@@ -50,6 +90,16 @@ fuzz_target!(|bytes: &[u8]| {
             });
             if let Err(error) = answered.secret() {
                 can_be_shown(&error);
+            }
+            match answered.listing.page() {
+                Ok(page) => {
+                    assert!(page.secrets.len() + page.folders.len() <= ENTRIES);
+                    assert!(page.secrets.is_sorted_by(|one, next| one < next));
+                    assert!(page.folders.is_sorted_by(|one, next| one < next));
+                    let next = page.next.as_deref().map(Cursor::parse);
+                    assert!(next.is_none_or(|next| next.is_ok()), "{page:?}");
+                }
+                Err(error) => can_be_shown(&error),
             }
         }
         Err(error) => can_be_shown(&error),
@@ -117,6 +167,22 @@ impl<'a> Plugin<'a> {
                         let (message, advice) = (self.text(), self.text());
                         let wait = self.number();
                         call(to.error)(context, message, advice, wait);
+                    }
+                    _ if verb >= 128 => {
+                        let mut bytes = abi::Bytes {
+                            ptr: ptr::null(),
+                            len: 0,
+                        };
+                        let name = match verb {
+                            240.. => self.text(),
+                            _ => abi::Str::new("pin"),
+                        };
+                        let place = match self.byte() {
+                            Some(byte @ 128..) => ptr::without_provenance_mut(usize::from(byte)),
+                            _ => &raw mut bytes,
+                        };
+                        let given = answers::credential(context, name, place);
+                        assert!(given != abi::OK || !bytes.ptr.is_null());
                     }
                     _ => {
                         call(to.cancelled)(context);

@@ -3,6 +3,14 @@
 #![no_main]
 
 #[rustfmt::skip]
+#[path = "../../../plugins/host/src/copy.rs"]
+#[allow(dead_code, reason = "the host's own, of which this uses a part")]
+mod copy;
+#[rustfmt::skip]
+#[path = "../../../plugins/host/src/credential.rs"]
+#[allow(dead_code, reason = "the host's own, of which this uses a part")]
+mod credential;
+#[rustfmt::skip]
 #[path = "../../../plugins/host/src/declared.rs"]
 #[allow(dead_code, reason = "the host's own, of which this uses a part")]
 mod declared;
@@ -14,7 +22,7 @@ mod lent;
 use std::ptr;
 
 use declared::{Given, declared};
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_plugin_abi as abi;
 use libfuzzer_sys::fuzz_target;
 
@@ -59,9 +67,7 @@ fuzz_target!(|bytes: &[u8]| {
     ];
     for option in &declared {
         for value in &values {
-            let place = "p.toml:1:1".to_owned();
-            let value = value.clone();
-            let options = Options([(option.name.clone(), OptionValue { value, place })].into());
+            let options = Options::at("p.toml:1:1", [(option.name.as_str(), value.clone())]);
             match Given::new(&declared, &options) {
                 Ok(given) => assert!(given.pairs.len() + given.credentials.len() == 1),
                 Err(error) => assert!(error.context().place.is_some(), "{error:?}"),

@@ -12,6 +12,9 @@ use keyhaul_core::{
 
 keyhaul_plugin_sdk::export_plugin!(Panics);
 
+/// For the tests that compile plugins of their own with it.
+pub use keyhaul_plugin_sdk as sdk;
+
 /// Makes stores that panic.
 #[derive(Debug)]
 pub struct Panics;

@@ -90,7 +90,8 @@ fn the_hosts_own_panics_still_print() {
     if std::env::var_os(CHILD).is_some() {
         let folder = Folder::new();
         let path = folder.install(&library());
-        let loaded = keyhaul_plugin_host::PluginFactory::inspect(&path, None).expect("loaded");
+        let factory = keyhaul_plugin_host::PluginFactory::default();
+        let loaded = factory.examine(&path, None).outcome.expect("loaded");
         assert_eq!(loaded.summary, "panics");
         panic!("the host's own");
     }
@@ -106,34 +107,48 @@ fn the_hosts_own_panics_still_print() {
     );
 }
 
+/// Compiles a plugin that exports what this expression makes, as far as to its types.
+fn compiles(edition: &str, panic: &str, factory: &str) -> Result<(), String> {
+    let folder = tempfile::tempdir().expect("folder");
+    let file = folder.path().join("plugin.rs");
+    let program = format!("keyhaul_panics::sdk::export_plugin!({factory});\n");
+    std::fs::write(&file, program).expect("written");
+    let rlib = built("deps", "libkeyhaul_panics.rlib");
+    let dependencies = rlib.parent().expect("a folder");
+    let done = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+        .args(["--crate-type=lib", "--emit=metadata", "--edition", edition])
+        .args(["-C", &format!("panic={panic}")])
+        .arg(format!("-Ldependency={}", dependencies.display()))
+        .arg(format!("--extern=keyhaul_panics={}", rlib.display()))
+        .arg(&file)
+        // What cargo tells each crate that it compiles.
+        .env("CARGO_PKG_NAME", "plugin")
+        .env("CARGO_PKG_VERSION", "1.0")
+        .current_dir(folder.path())
+        .output()
+        .expect("rustc, which cargo brings");
+    match done.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&done.stderr).into_owned()),
+    }
+}
+
 /// A crate that would abort does not compile, and says why.
 #[test]
 fn a_build_that_aborts_on_panic_is_refused_by_the_compiler() {
-    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let source = source.join("../../plugins/sdk/src/lib.rs");
-    let text = std::fs::read_to_string(source).expect("read");
-    let (_, refusal) = text
-        .split_once("#[cfg(panic = \"abort\")]")
-        .expect("the rule");
-    let (refusal, _) = refusal.split_once(");").expect("its end");
-    let folder = tempfile::tempdir().expect("folder");
-    let file = folder.path().join("plugin.rs");
-    let program = format!("#![crate_type = \"lib\"]\n#[cfg(panic = \"abort\")]\n{refusal});\n");
-    std::fs::write(&file, program).expect("written");
-    let compile = |panic: &str| {
-        Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
-            .args(["--emit=metadata", "-C"])
-            .arg(format!("panic={panic}"))
-            .arg(&file)
-            .current_dir(folder.path())
-            .output()
-            .expect("rustc, which cargo brings")
-    };
-    let refused = compile("abort");
-    let words = String::from_utf8_lossy(&refused.stderr);
-    assert!(
-        !refused.status.success() && words.contains("would take keyhaul with it"),
-        "{words}"
-    );
-    assert!(compile("unwind").status.success());
+    let words = compiles("2024", "abort", "keyhaul_panics::Panics").expect_err("refused");
+    assert!(words.contains("would take keyhaul with it"), "{words}");
+    compiles("2024", "unwind", "keyhaul_panics::Panics").expect("the control");
+}
+
+/// The macro's own `unsafe` is none for what is exported.
+#[test]
+fn nothing_unsafe_can_stand_in_what_is_exported_without_a_word() {
+    let hidden = "{ std::hint::unreachable_unchecked(); keyhaul_panics::Panics }";
+    for edition in ["2021", "2024"] {
+        let words = compiles(edition, "unwind", hidden).expect_err("refused");
+        assert!(words.contains("E0133"), "{words}");
+    }
+    let told = "{ let _: &u8 = unsafe { &*std::ptr::dangling::<u8>() }; keyhaul_panics::Panics }";
+    compiles("2021", "unwind", told).expect("the control");
 }

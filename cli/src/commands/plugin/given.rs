@@ -62,31 +62,34 @@ impl Given {
         &self.arguments
     }
 
+    /// Whether it is given any option.
+    ///
+    /// # Errors
+    /// Those of [`config`](Self::config).
+    pub fn has_options(&self) -> Result<bool> {
+        Ok(!self.options()?.0.is_empty())
+    }
+
     /// The store that a policy would have of it.
     ///
     /// # Errors
     /// `InvalidConfig` with the option.
     pub fn config(&self) -> Result<StoreConfig> {
         let kind = self.kind()?;
-        let place = "the command line";
-        let mut options = Options::default();
-        let mut add = |name: &str, value| {
-            let place = place.to_owned();
-            options
-                .0
-                .insert(name.to_owned(), OptionValue { value, place });
-        };
         let own = self.options()?;
+        if kind == Kind::Library && !self.arguments.is_empty() {
+            let rule = "a library has no arguments: --arg is for programs";
+            return Err(Error::new(ErrorKind::InvalidConfig, rule));
+        }
+        let mut given = Vec::new();
         if !own.0.is_empty() {
-            add("options", Value::Table(own));
+            given.push(("options", Value::from(own)));
         }
         if !self.arguments.is_empty() {
-            if kind == Kind::Library {
-                let rule = "a library has no arguments: --arg is for programs";
-                return Err(Error::new(ErrorKind::InvalidConfig, rule));
-            }
-            add("args", Value::Texts(self.arguments.clone()));
+            given.push(("args", self.arguments.clone().into()));
         }
+        let place = "the command line";
+        let options = Options::at(place, given);
         StoreConfig::new("trial", &url(kind, &self.path()?)?, options, place)
     }
 

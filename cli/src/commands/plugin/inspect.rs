@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
+use keyhaul_core::registry::OptionKind;
 use keyhaul_core::{
     Capabilities, Error, ErrorKind, Result, SecretStore, StoreConfig, StoreFactory as _,
 };
@@ -39,7 +40,7 @@ pub struct Arguments {
 }
 
 /// What there is to know of a plugin.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct Findings {
     path: String,
     kind: Kind,
@@ -58,10 +59,23 @@ struct Findings {
     /// Why nobody knows its capabilities, where a store cannot be opened with what it was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_opened: Option<Words>,
+    /// What it did to the process that looked at it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broke: Option<Words>,
+}
+
+/// What a worker tells.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Event {
+    /// The plugin is there, and is loaded or started next.
+    Begins(Findings),
+    /// What is known of it.
+    Ended(Findings),
 }
 
 /// What a plugin says of itself.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct Said {
     name: String,
     version: String,
@@ -75,7 +89,7 @@ struct Said {
 }
 
 /// An option that a plugin takes.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct Takes {
     name: String,
     kind: String,
@@ -88,7 +102,7 @@ struct Takes {
 }
 
 /// A rule, and what came of it.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct Looked {
     rule: String,
     outcome: Came,
@@ -103,70 +117,89 @@ enum Came {
     NotReached,
 }
 
-/// Looks at a plugin. The exit status is 0, or that of the rule that refuses it.
+/// Looks at a plugin. The exit status is 0, or that of the rule that refuses it, or of what it says to
+/// the options that it was given.
 pub fn run(global: &Global, arguments: &Arguments) -> Outcome<u8> {
     let given = &arguments.given;
     if worker::is_here() {
         let until = Instant::now() + global.deadline;
         let teller = Teller::new()?;
-        teller.tell(&look(given, until)?)?;
+        let path = given.path()?;
+        let begun = Findings::new(&path, given.kind()?).with_digest(&path);
+        teller.tell(&Event::Begins(begun.clone()))?;
+        teller.tell(&Event::Ended(look(given, begun, until)?))?;
         return Ok(0);
     }
     given.config()?;
-    let mut findings: Option<Findings> = None;
-    let words = given.to_words()?;
-    let end = worker::watch(global, "inspect", words, |found| findings = Some(found))?;
     let path = given.path()?;
-    let broke = |rule: String, kind: ErrorKind| Error::new(kind, rule).with_place(path.display());
-    match end {
-        End::Failed(status) => return Err(Failure::silent(status)),
-        End::Crashed(how) => {
-            let when = match findings {
-                None => "when it was loaded",
-                Some(_) => "at its end",
-            };
-            let rule = format!("the plugin crashed keyhaul: {how}, {when}");
-            return Err(broke(rule, ErrorKind::Internal).into());
-        }
-        End::Killed if findings.is_none() => {
-            let rule = "the plugin has not answered in time, and was ended";
-            return Err(broke(rule.to_owned(), ErrorKind::Timeout).into());
-        }
-        End::Done | End::Killed => {}
-    }
-    let findings = findings.ok_or_else(|| {
-        let rule = "the plugin ended keyhaul, as no library may";
-        broke(rule.to_owned(), ErrorKind::Internal)
+    let (mut found, mut ended) = (Findings::new(&path, given.kind()?), false);
+    let words = given.to_words()?;
+    let end = worker::watch(global, "inspect", words, |event| match event {
+        Event::Begins(findings) => found = findings,
+        Event::Ended(findings) => (found, ended) = (findings, true),
     })?;
+    let broke = |rule: String, kind: ErrorKind| Error::new(kind, rule).with_place(path.display());
+    let broken = match (end, ended) {
+        (End::Done | End::Killed, true) => None,
+        (End::Failed(status), _) => return Err(Failure::silent(status)),
+        (End::Crashed(how), _) => {
+            let when = if ended {
+                "at its end"
+            } else {
+                "when it was loaded, or a store of it opened"
+            };
+            let rule = format!("{}, {when}", found.kind.ended(&how));
+            Some(broke(rule, ErrorKind::Internal))
+        }
+        (End::Killed, false) => {
+            let rule = "the plugin has not answered in time, and was ended";
+            Some(broke(rule.to_owned(), ErrorKind::Timeout))
+        }
+        (End::Done, false) => {
+            let rule = "the plugin ended keyhaul, as none may";
+            Some(broke(rule.to_owned(), ErrorKind::Internal))
+        }
+    };
+    found.broke = broken.as_ref().map(Words::from);
     match arguments.output.format {
-        Format::Json => output::json(&findings)?,
-        Format::Text => print(&findings)?,
+        Format::Json => output::json(&found)?,
+        Format::Text if broken.is_none() => print(&found)?,
+        Format::Text => {}
     }
-    match &findings.refused {
-        Some(words) => Err(words.error().into()),
+    let refused = found.refused.as_ref();
+    // Without any it is no wonder that a store cannot be opened; with some, they are wrong.
+    let has_options = given.has_options()?;
+    let not_opened = found.not_opened.as_ref().filter(|_| has_options);
+    let error = refused.or(not_opened).map(Words::error);
+    match broken.or(error) {
+        Some(error) => Err(error.into()),
         None => Ok(0),
     }
 }
 
-fn look(given: &Given, until: Instant) -> Outcome<Findings> {
-    let (kind, path, config) = (given.kind()?, given.path()?, given.config()?);
+fn look(given: &Given, begun: Findings, until: Instant) -> Outcome<Findings> {
+    let (path, config) = (given.path()?, given.config()?);
     let runtime = session::runtime()?;
     let found = runtime.block_on(async {
-        match kind {
-            Kind::Library => library(&path, &config, until).await,
-            Kind::Program => program(&path, given.arguments(), &config, until).await,
+        match begun.kind {
+            Kind::Library => library(begun, &path, &config, until).await,
+            Kind::Program => program(begun, &path, given.arguments(), &config, until).await,
         }
     });
     runtime.shutdown_background();
     Ok(found)
 }
 
-async fn library(path: &Path, config: &StoreConfig, until: Instant) -> Findings {
+async fn library(
+    mut findings: Findings,
+    path: &Path,
+    config: &StoreConfig,
+    until: Instant,
+) -> Findings {
     let factory = PluginFactory::default();
     let inspection = factory.examine(path, None);
     let rules = keyhaul_plugin_host::Rule::ALL;
-    let rules = looked(rules.map(|rule| (rule.words(), inspection.passed.contains(&rule))));
-    let mut findings = Findings::new(path, Kind::Library, rules);
+    findings.rules = looked(rules.map(|rule| (rule.words(), inspection.passed.contains(&rule))));
     let loaded = match inspection.outcome {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -178,7 +211,7 @@ async fn library(path: &Path, config: &StoreConfig, until: Instant) -> Findings 
     findings.sha256 = Some(loaded.digest.to_string());
     let takes = |option: &keyhaul_plugin_host::Declared| Takes {
         name: option.name.clone(),
-        kind: option.kind.words().to_owned(),
+        kind: option.kind.name().to_owned(),
         required: None,
         default: Some(option.fallback.clone()).filter(|text| !text.is_empty()),
         help: Some(option.help.clone()).filter(|text| !text.is_empty()),
@@ -202,15 +235,15 @@ async fn library(path: &Path, config: &StoreConfig, until: Instant) -> Findings 
 }
 
 async fn program(
+    mut findings: Findings,
     path: &Path,
     arguments: &[String],
     config: &StoreConfig,
     until: Instant,
 ) -> Findings {
-    let inspection = keyhaul_plugin_process::inspect(path, arguments).await;
+    let inspection = keyhaul_plugin_process::inspect(path, arguments, until).await;
     let rules = keyhaul_plugin_process::Rule::ALL;
-    let rules = looked(rules.map(|rule| (rule.words(), inspection.passed.contains(&rule))));
-    let mut findings = Findings::new(path, Kind::Program, rules);
+    findings.rules = looked(rules.map(|rule| (rule.words(), inspection.passed.contains(&rule))));
     let said = match inspection.outcome {
         Ok(said) => said,
         Err(error) => {
@@ -240,18 +273,26 @@ async fn program(
 }
 
 impl Findings {
-    fn new(path: &Path, kind: Kind, rules: Vec<Looked>) -> Self {
+    fn new(path: &Path, kind: Kind) -> Self {
         Self {
             path: path.display().to_string(),
             kind,
-            sha256: Digest::of(path).ok().map(|digest| digest.to_string()),
+            sha256: None,
             said: None,
-            rules,
+            rules: Vec::new(),
             refused: None,
             capabilities: None,
             max_value: None,
             not_opened: None,
+            broke: None,
         }
+    }
+
+    /// The same with the digest of what lies there.
+    fn with_digest(mut self, path: &Path) -> Self {
+        let digest = Digest::of(path).ok();
+        self.sha256 = digest.map(|digest| digest.to_string());
+        self
     }
 
     /// What a store can do, where one can be opened.
@@ -322,12 +363,13 @@ fn print(findings: &Findings) -> Result<()> {
         );
     }
     let mut text = fields.to_string();
-    match (&findings.sha256, findings.kind) {
-        (Some(digest), Kind::Library) => {
+    match &findings.sha256 {
+        // Nobody is told to pin what was refused.
+        Some(digest) if findings.kind == Kind::Library && findings.refused.is_none() => {
             text += &format!("\n\nto pin it, in its store in the policy:\nsha256 = \"{digest}\"");
         }
-        (Some(digest), Kind::Program) => text += &format!("\nSHA-256: {digest}"),
-        (None, _) => {}
+        Some(digest) => text += &format!("\nSHA-256: {digest}"),
+        None => {}
     }
     if let Some(said) = said {
         text += "\n\noptions:";
@@ -335,7 +377,8 @@ fn print(findings: &Findings) -> Result<()> {
             text += " none";
         }
         for option in &said.options {
-            text += &format!("\n  {}: {}", option.name, option.kind);
+            let kind = OptionKind::named(&option.kind).map_or(&*option.kind, |kind| kind.words());
+            text += &format!("\n  {}: {kind}", option.name);
             if let Some(default) = &option.default {
                 text += &format!(" [default: {default}]");
             }

@@ -1,12 +1,12 @@
 //! Whether a path names a library or a program.
 
 use std::fs::{self, File};
-use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use clap::ValueEnum;
 use keyhaul_core::{Error, ErrorKind, Result};
+use keyhaul_plugin_process::is_library;
 use serde::{Deserialize, Serialize};
 
 /// What a plugin is.
@@ -18,9 +18,6 @@ pub enum Kind {
     /// A program, which is started: plugin+exec://
     Program,
 }
-
-/// As much of a file as tells what it is.
-const LOOKED_AT: u64 = 4096;
 
 impl Kind {
     /// What the file at `path` is: a shared object is a library, and anything else that can be
@@ -41,12 +38,12 @@ impl Kind {
             let rule = format!("{} is no file", path.display());
             return Err(Error::new(ErrorKind::InvalidConfig, rule));
         }
-        let mut begin = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(LOOKED_AT).read_to_end(&mut begin))
-            .map_err(unreadable)?;
-        if is_shared_object(&begin) {
-            return Ok(Self::Library);
+        match File::open(path) {
+            Ok(file) if is_library(&file) => return Ok(Self::Library),
+            Ok(_) => {}
+            // A program can be executed that cannot be read.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(unreadable(error)),
         }
         if metadata.permissions().mode() & 0o111 != 0 {
             return Ok(Self::Program);
@@ -68,6 +65,15 @@ impl Kind {
         }
     }
 
+    /// What the end of keyhaul's process that looked at such a plugin comes of: a program is another
+    /// process, and can at most have sent a signal.
+    pub fn ended(self, how: &str) -> String {
+        match self {
+            Self::Library => format!("the plugin crashed keyhaul: {how}"),
+            Self::Program => format!("keyhaul's process that tries the plugin has ended: {how}"),
+        }
+    }
+
     /// In words.
     pub fn name(self) -> &'static str {
         match self {
@@ -75,37 +81,6 @@ impl Kind {
             Self::Program => "program",
         }
     }
-}
-
-/// Whether this is how an ELF shared object begins that asks for no interpreter: one that does is a
-/// program that can be loaded anywhere.
-fn is_shared_object(file: &[u8]) -> bool {
-    const DYNAMIC: u16 = 3;
-    const INTERPRETER: u32 = 3;
-    let half = |at: usize| {
-        let bytes = file.get(at..at + 2)?;
-        Some(u16::from_le_bytes(bytes.try_into().ok()?))
-    };
-    let word = |at: usize| {
-        let bytes = file.get(at..at + 4)?;
-        Some(u32::from_le_bytes(bytes.try_into().ok()?))
-    };
-    if !file.starts_with(b"\x7fELF") || half(16) != Some(DYNAMIC) {
-        return false;
-    }
-    // Of 64 bits and little-endian, as every machine that keyhaul runs on; what is not one of
-    // these, the loader will say.
-    if file.get(4..6) != Some(&[2, 1]) {
-        return true;
-    }
-    let (Some(begin), Some(size), Some(count)) = (word(32), half(54), half(56)) else {
-        return true;
-    };
-    let kind = |number: u16| {
-        let offset = usize::from(number).checked_mul(size.into())?;
-        word((begin as usize).checked_add(offset)?)
-    };
-    !(0..count).any(|number| kind(number) == Some(INTERPRETER))
 }
 
 #[cfg(test)]
@@ -136,16 +111,5 @@ mod tests {
             let error = Kind::of(Path::new(path)).expect_err(path);
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         }
-    }
-
-    #[test]
-    fn a_broken_header_does_no_harm() {
-        let mut header = vec![0xff; 64];
-        header[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        header[16..18].copy_from_slice(&[3, 0]);
-        for length in 0..=header.len() {
-            is_shared_object(&header[..length]);
-        }
-        assert!(is_shared_object(&header));
     }
 }

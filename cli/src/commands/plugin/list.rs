@@ -1,22 +1,20 @@
 //! The plugins that a policy names.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use clap::Args;
-use keyhaul_core::{
-    Error, ErrorKind, Policy, Request, Result, SecretStore, StoreConfig, StoreFactory as _, percent,
-};
-use keyhaul_plugin_host::{Digest, PluginFactory};
-use keyhaul_plugin_process::ProcessFactory;
+use keyhaul_core::{Error, ErrorKind, Policy, Result, StoreConfig};
+use keyhaul_plugin_host::PluginFactory;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout_at;
 
-use super::kind::Kind;
-use super::words::Words;
+use super::entry::Entry;
 use super::worker::{self, End, Teller};
-use crate::commands::Output;
-use crate::failure::{Failure, Outcome, status_of};
+use crate::commands::{Output, no_such};
+use crate::failure::{Outcome, status_of};
 use crate::global::Global;
 use crate::output::{self, Fields, Format, Style};
 use crate::session;
@@ -24,12 +22,19 @@ use crate::session;
 const EXAMPLES: &str = "\
 Examples:
   keyhaul plugin list
-  keyhaul plugin list --format json";
+  keyhaul plugin list corp --format json";
+
+/// How many plugins are looked at at once. One that hangs takes all the time there is.
+const AT_ONCE: usize = 8;
 
 /// Arguments of `plugin list`.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
+    /// Only these stores [default: every store that is a plugin's]
+    #[arg(value_name = "STORE")]
+    stores: Vec<String>,
+
     #[command(flatten)]
     output: Output,
 }
@@ -40,84 +45,28 @@ struct Plugins {
     plugins: Vec<Entry>,
 }
 
-/// What the worker tells.
+/// What a worker tells.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Event {
-    /// The policy is read.
-    Policy(String),
-    /// This plugin is looked at.
+    /// The plugin is there, and is loaded or started next.
     Begins(Entry),
     /// What is known of it.
     Ended(Entry),
 }
 
-/// A store by a plugin.
-#[derive(Clone, Deserialize, Serialize)]
-struct Entry {
-    store: String,
-    place: String,
-    kind: Kind,
-    path: String,
-    /// The digest of what was loaded; where nothing was, of what lies there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sha256: Option<String>,
-    pinned: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<String>,
-    loads: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    capabilities: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Words>,
-}
-
 /// Lists the plugins of the policy. The exit status is 0 where each loads.
 pub fn run(global: &Global, arguments: &Arguments) -> Outcome<u8> {
+    let policy = Policy::load(&session::location(global)?)?;
+    policy.check(&session::registry())?;
+    let named = named(&policy, &arguments.stores)?;
     if worker::is_here() {
-        return here(global);
+        return here(global, named);
     }
-    let mut found = Plugins {
-        policy: String::new(),
-        plugins: Vec::new(),
+    let found = Plugins {
+        plugins: looked_at(global, &named),
+        policy: policy.name,
     };
-    let mut begun: Option<Entry> = None;
-    let end = worker::watch(global, "list", Vec::new(), |event| match event {
-        Event::Policy(name) => found.policy = name,
-        Event::Begins(entry) => begun = Some(entry),
-        Event::Ended(entry) => {
-            begun = None;
-            found.plugins.push(entry);
-        }
-    })?;
-    let broken = match end {
-        End::Done if begun.is_none() => None,
-        End::Done => {
-            let rule = "the plugin ended keyhaul, as no library may";
-            Some(Error::new(ErrorKind::Internal, rule))
-        }
-        End::Failed(status) => return Err(Failure::silent(status)),
-        End::Crashed(how) => {
-            let rule = format!("the plugin crashed keyhaul: {how}");
-            Some(Error::new(ErrorKind::Internal, rule))
-        }
-        End::Killed => {
-            let rule = "the plugin has not answered in time, and was ended";
-            Some(Error::new(ErrorKind::Timeout, rule))
-        }
-    };
-    if let Some(error) = broken {
-        let error = error.with_advice("plugins that come after it were not looked at");
-        match &mut begun {
-            Some(entry) => {
-                entry.error = Some((&error).into());
-                found.plugins.push(entry.clone());
-            }
-            None => return Err(error.into()),
-        }
-    }
     match arguments.output.format {
         Format::Json => output::json(&found)?,
         Format::Text if found.plugins.is_empty() => {
@@ -136,85 +85,110 @@ pub fn run(global: &Global, arguments: &Arguments) -> Outcome<u8> {
     })
 }
 
-/// The worker: opens each store.
-fn here(global: &Global) -> Outcome<u8> {
+/// The plugins that are asked for, by their stores' names.
+fn named<'a>(policy: &'a Policy, wanted: &[String]) -> Result<Vec<(Entry, &'a StoreConfig)>> {
+    let configs = policy.stores.values().map(|store| &store.config);
+    let mut plugins: Vec<_> = configs
+        .filter_map(|config| Some((Entry::new(config)?, config)))
+        .collect();
+    let is_one = |wanted: &String| plugins.iter().any(|(entry, _)| entry.store == *wanted);
+    if let Some(other) = wanted.iter().find(|wanted| !is_one(wanted)) {
+        let names: Vec<&str> = plugins.iter().map(|(entry, _)| &*entry.store).collect();
+        let advice = match names.is_empty() {
+            true => "it names no plugin".to_owned(),
+            false => format!("its plugins are: {}", names.join(", ")),
+        };
+        let rule = no_such(policy, other, "and no plugin");
+        return Err(Error::new(ErrorKind::InvalidConfig, rule).with_advice(advice));
+    }
+    if !wanted.is_empty() {
+        plugins.retain(|(entry, _)| wanted.contains(&entry.store));
+    }
+    Ok(plugins)
+}
+
+/// What there is to know of each. What one does to the process that looks at it, the others are not
+/// there to see.
+fn looked_at(global: &Global, named: &[(Entry, &StoreConfig)]) -> Vec<Entry> {
     let until = Instant::now() + global.deadline;
-    let policy = Policy::load(&session::location(global)?)?;
-    policy.check(&session::registry())?;
+    // What a plugin locks while one store of it is open, another store is not to find locked.
+    let mut files: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    for (entry, _) in named {
+        files.entry(&entry.path).or_default().push(entry);
+    }
+    let lanes = AT_ONCE.min(files.len());
+    let files = Mutex::new(files.into_values());
+    let next = || files.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let lane = || {
+        let mut looked = Vec::new();
+        while let Some(entries) = next() {
+            let each = entries.into_iter();
+            looked.extend(each.map(|entry| looked_at_one(global, until, entry)));
+        }
+        looked
+    };
+    let mut entries = thread::scope(|scope| {
+        // Where the system has no room for another thread, fewer are looked at at once.
+        let start = |_| thread::Builder::new().spawn_scoped(scope, lane).ok();
+        let others: Vec<_> = (1..lanes).map_while(start).collect();
+        let mut looked = lane();
+        for other in others {
+            looked.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        looked
+    });
+    entries.sort_by(|one, other| one.store.cmp(&other.store));
+    entries
+}
+
+/// What the process tells that looks at this one, and how that process ended.
+fn looked_at_one(global: &Global, until: Instant, entry: &Entry) -> Entry {
+    if until <= Instant::now() {
+        let rule = "it was not looked at: the others took all the time";
+        let error = Error::new(ErrorKind::Timeout, rule);
+        let error = error.with_advice("give it longer by --deadline, or name its store");
+        return entry.clone().broken(&error);
+    }
+    let (mut known, mut ended) = (entry.clone(), false);
+    let words = vec!["--".into(), entry.store.clone().into()];
+    let end = worker::watch_until(global, until, "list", words, |event| match event {
+        Event::Begins(entry) => known = entry,
+        Event::Ended(entry) => (known, ended) = (entry, true),
+    });
+    let internal = |rule: String| Error::new(ErrorKind::Internal, rule);
+    let error = match (end, ended) {
+        (Ok(End::Done | End::Killed), true) => return known,
+        (Err(error), _) => error,
+        (Ok(End::Done), false) => internal("the plugin ended keyhaul, as none may".to_owned()),
+        (Ok(End::Failed(status)), _) => internal(format!(
+            "keyhaul's process that looks at the plugin ended with status {status}"
+        )),
+        (Ok(End::Crashed(how)), false) => internal(entry.kind.ended(&how)),
+        (Ok(End::Crashed(how)), true) => {
+            internal(format!("{}, at its end", entry.kind.ended(&how)))
+        }
+        (Ok(End::Killed), false) => {
+            let rule = "the plugin has not answered in time, and was ended";
+            Error::new(ErrorKind::Timeout, rule)
+        }
+    };
+    known.broken(&error)
+}
+
+/// The worker.
+fn here(global: &Global, named: Vec<(Entry, &StoreConfig)>) -> Outcome<u8> {
+    let until = Instant::now() + global.deadline;
     let teller = Teller::new()?;
-    teller.tell(&Event::Policy(policy.name.clone()))?;
     let runtime = session::runtime()?;
     let factory = PluginFactory::default();
-    for (name, store) in &policy.stores {
-        let config = &store.config;
-        let Some(mut entry) = Entry::new(name, config) else {
-            continue;
-        };
+    for (entry, config) in named {
+        let entry = entry.with_digest();
         teller.tell(&Event::Begins(entry.clone()))?;
-        let looked = runtime.block_on(async {
-            match timeout_at(until.into(), entry.look(&factory, config, until)).await {
-                Ok(looked) => looked,
-                Err(_) => Err(Error::new(ErrorKind::Timeout, "no answer in time")),
-            }
-        });
-        entry.loads = looked.is_ok();
-        entry.error = looked.err().map(|error| Words::from(&error));
-        teller.tell(&Event::Ended(entry))?;
+        let looked = runtime.block_on(entry.looked_at(&factory, config, until));
+        teller.tell(&Event::Ended(looked))?;
     }
     runtime.shutdown_background();
     Ok(0)
-}
-
-impl Entry {
-    /// The store, where it is a plugin's.
-    fn new(name: &str, config: &StoreConfig) -> Option<Self> {
-        let kinds = [Kind::Library, Kind::Program];
-        let mut kinds = kinds.into_iter();
-        let kind = kinds.find(|kind| kind.scheme() == config.url.scheme())?;
-        let path = percent::decoded(config.url.path()).unwrap_or_default();
-        let digest = Digest::of(path.as_ref()).ok();
-        Some(Self {
-            store: name.to_owned(),
-            place: config.place.clone(),
-            kind,
-            sha256: digest.map(|digest| digest.to_string()),
-            path,
-            pinned: kind == Kind::Library && config.options.has("sha256"),
-            name: None,
-            version: None,
-            loads: false,
-            capabilities: None,
-            error: None,
-        })
-    }
-
-    async fn look(
-        &mut self,
-        factory: &PluginFactory,
-        config: &StoreConfig,
-        until: Instant,
-    ) -> Result<()> {
-        let store: Arc<dyn SecretStore> = match self.kind {
-            Kind::Library => {
-                let loaded = factory.load(config)?;
-                self.sha256 = Some(loaded.digest.to_string());
-                self.name = Some(loaded.name);
-                self.version = Some(loaded.version);
-                factory.open(config)?
-            }
-            Kind::Program => {
-                let store = ProcessFactory.store(config)?;
-                let said = store
-                    .said(&Request::default().deadline(Some(until)))
-                    .await?;
-                self.name = Some(said.name);
-                self.version = Some(said.version);
-                Arc::new(store)
-            }
-        };
-        self.capabilities = Some(store.capabilities().await?.can.names());
-        Ok(())
-    }
 }
 
 fn print(found: &Plugins) -> Result<()> {
@@ -227,9 +201,10 @@ fn print(found: &Plugins) -> Result<()> {
         fields.push(entry.kind.name(), &entry.path);
         fields.push_some(
             "SHA-256",
-            entry.sha256.as_ref().map(|digest| {
-                let pinned = if entry.pinned { " (pinned)" } else { "" };
-                format!("{digest}{pinned}")
+            entry.sha256.as_ref().map(|digest| match &entry.pin {
+                None => digest.clone(),
+                Some(pin) if pin == digest => format!("{digest} (pinned)"),
+                Some(pin) => format!("{digest}, and {pin} is pinned"),
             }),
         );
         fields.push_some("name", entry.name.as_ref());

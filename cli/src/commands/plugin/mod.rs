@@ -1,5 +1,6 @@
 //! Plugins: which there are, what they are, and whether they keep the contract.
 
+mod entry;
 mod given;
 mod inspect;
 mod kind;
@@ -18,6 +19,8 @@ Examples:
   keyhaul plugin list
   keyhaul plugin inspect /usr/lib/keyhaul/libkeyhaul_odd.so    its digest, to pin it; its options
   keyhaul plugin test ./odd-plugin --arg /tmp/odd --option slots=7";
+
+pub use worker::is_here as is_worker;
 
 /// Arguments of `plugin`.
 #[derive(Args, Debug)]

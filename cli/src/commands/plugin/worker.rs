@@ -31,6 +31,16 @@ pub fn is_here() -> bool {
     std::env::args_os().next().is_some_and(|name| name == NAME)
 }
 
+/// Ends this worker with whoever started it, and what it looks at with it.
+///
+/// # Errors
+/// `Internal` where that is gone already, or the system does not know how.
+fn follow() -> Result<()> {
+    let failed =
+        |error: rustix::io::Errno| Error::io("a worker that ends with its parent", error.into());
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed)
+}
+
 /// How a worker ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -52,16 +62,31 @@ pub fn watch<E: DeserializeOwned>(
     global: &Global,
     task: &str,
     words: Vec<OsString>,
+    hear: impl FnMut(E),
+) -> Result<End> {
+    watch_until(global, Instant::now() + global.deadline, task, words, hear)
+}
+
+/// The same with the time that is left until then.
+///
+/// # Errors
+/// Those of [`watch`].
+pub fn watch_until<E: DeserializeOwned>(
+    global: &Global,
+    until: Instant,
+    task: &str,
+    words: Vec<OsString>,
     mut hear: impl FnMut(E),
 ) -> Result<End> {
     let failed =
         |error: std::io::Error| Error::io("the process that plugins are looked at in", error);
-    let until = Instant::now() + global.deadline + GRACE;
+    let left = until.saturating_duration_since(Instant::now());
+    let until = until + GRACE;
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0(NAME)
         .args(["plugin", task])
-        .args(passed_on(global))
+        .args(passed_on(global, left))
         .args(words)
         .stdout(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
@@ -137,9 +162,10 @@ fn end_of(status: ExitStatus) -> End {
     }
 }
 
-fn passed_on(global: &Global) -> Vec<OsString> {
-    let mut words: Vec<OsString> =
-        vec![format!("--deadline={}ms", global.deadline.as_millis()).into()];
+fn passed_on(global: &Global, left: Duration) -> Vec<OsString> {
+    // Rounded up: a command line takes no limit of nothing.
+    let left = left.as_micros().div_ceil(1000).max(1);
+    let mut words: Vec<OsString> = vec![format!("--deadline={left}ms").into()];
     words.extend((0..global.verbose).map(|_| "-v".into()));
     if let Some(config) = &global.config {
         let mut word = OsString::from("--config=");
@@ -153,11 +179,13 @@ fn passed_on(global: &Global) -> Vec<OsString> {
 pub struct Teller(RefCell<OwnedFd>);
 
 impl Teller {
-    /// Takes standard output for itself: what a library prints there goes to standard error.
+    /// Takes standard output for itself: what a library prints there goes to standard error. From now on
+    /// this process ends with the one that hears.
     ///
     /// # Errors
     /// What the system says.
     pub fn new() -> Result<Self> {
+        follow()?;
         let failed = |error: rustix::io::Errno| Error::io("standard output", error.into());
         let own = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map_err(failed)?;
         rustix::stdio::dup2_stdout(rustix::stdio::stderr()).map_err(failed)?;

@@ -123,8 +123,13 @@ fn serve(config: &Path, format: Format, ready: impl FnOnce(&Server) -> Outcome) 
         }
         notify(Moment::Ready);
         let told = until_told(&server, &store, config, &mut signals);
-        server.serve(told).await?;
-        Ok(())
+        let served = server.serve(told).await;
+        if store.is_loading() {
+            // All is written by now. To take the service apart takes a lock that a library may hold for
+            // ever while it is loaded.
+            std::mem::forget(server);
+        }
+        Ok(served?)
     });
     // What a store still blocks in is not waited for.
     runtime.shutdown_background();

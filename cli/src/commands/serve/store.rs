@@ -11,6 +11,7 @@ use keyhaul_core::{
     Capabilities, DeleteOptions, Descriptor, Error, ErrorKind, GetOptions, ListOptions, Metadata,
     Page, Policy, PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath, SecretStore,
 };
+use keyhaul_plugin_host::PluginFactory;
 use keyhaul_remote::server::Settings;
 
 use crate::failure::Outcome;
@@ -20,6 +21,8 @@ use crate::session;
 #[derive(Debug)]
 pub struct Served {
     descriptor: Descriptor,
+    /// What libraries are loaded, by whatever policy: they stay.
+    plugins: PluginFactory,
     now: RwLock<Now>,
 }
 
@@ -32,9 +35,11 @@ struct Now {
 impl Served {
     /// By the policy that the settings name. Opens no store.
     pub fn by(settings: &Settings) -> Outcome<Self> {
-        let now = Now::by(policy(settings)?)?;
+        let plugins = PluginFactory::default();
+        let now = Now::by(policy(settings)?, plugins.clone())?;
         Ok(Self {
             descriptor: now.store.descriptor().clone(),
+            plugins,
             now: RwLock::new(now),
         })
     }
@@ -46,10 +51,15 @@ impl Served {
         if self.now().policy == policy {
             return Ok(None);
         }
-        let new = Now::by(policy)?;
+        let new = Now::by(policy, self.plugins.renewed())?;
         Ok(Some(move || {
             *self.now.write().unwrap_or_else(PoisonError::into_inner) = new;
         }))
+    }
+
+    /// Whether a library is being loaded, which may never end.
+    pub fn is_loading(&self) -> bool {
+        self.plugins.is_loading()
     }
 
     fn now(&self) -> Now {
@@ -64,9 +74,9 @@ impl Served {
 }
 
 impl Now {
-    fn by(policy: Policy) -> Outcome<Self> {
+    fn by(policy: Policy, plugins: PluginFactory) -> Outcome<Self> {
         policy.keeps_scopes_apart()?;
-        let resolver = session::resolver(policy.clone())?;
+        let resolver = session::resolver_with(policy.clone(), plugins)?;
         let store = Arc::new(Routed::new(Arc::new(resolver)));
         Ok(Self { policy, store })
     }

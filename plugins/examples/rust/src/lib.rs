@@ -81,6 +81,9 @@ impl StoreFactory for JarFactory {
         };
         if let Some(contents) = config.options.credential("contents")? {
             jar.fill(contents.read()?.expose())?;
+            // A line in keyhaul's log, with no byte of a secret.
+            let secrets = jar.inside().secrets.len();
+            tracing::info!(secrets, "the jar has been filled");
         }
         Ok(Arc::new(jar))
     }
@@ -114,7 +117,7 @@ impl Jar {
         let wrong = || {
             error(
                 ErrorKind::InvalidConfig,
-                "each line of the contents is a path, a space and a value",
+                "each line of `contents` is a path, a space and a value",
             )
         };
         for line in contents.split(|byte| *byte == b'\n') {

@@ -43,7 +43,7 @@ async fn the_jar_keeps_the_contract_under_the_standard_layers() {
 async fn options_and_credentials_arrive() {
     let folder = Folder::new();
     let source = folder.credential("lid", "a long passphrase");
-    let given = options(&[("largest", Value::Integer(10)), ("lid", source)]);
+    let given = options([("largest", Value::Integer(10)), ("lid", source)]);
     let store = jar(&folder, given.clone());
     let capabilities = store.capabilities().await.expect("open");
     assert_eq!(capabilities.max_value, 10);
@@ -69,7 +69,7 @@ async fn options_and_credentials_arrive() {
 #[tokio::test]
 async fn a_jar_begins_with_its_contents() {
     let folder = Folder::new();
-    let given = |text: &str| options(&[("contents", folder.credential("contents", text))]);
+    let given = |text: &str| options([("contents", folder.credential("contents", text))]);
     let store = jar(&folder, given("web01/root hunter2 and more\nb x\n"));
     let path = SecretPath::new("web01/root").expect("valid");
     let secret = store.get(&path, &Default::default()).await.expect("there");
@@ -86,8 +86,8 @@ async fn a_jar_begins_with_its_contents() {
 #[tokio::test]
 async fn a_credential_that_cannot_be_read_says_why() {
     let folder = Folder::new();
-    let source = Value::Text("file:/nonexistent/lid".into());
-    let store = jar(&folder, options(&[("lid", source)]));
+    let given = options([("lid", "file:/nonexistent/lid".into())]);
+    let store = jar(&folder, given);
     let error = store.probe().await.expect_err("not there");
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert!(error.message().contains("/nonexistent/lid"), "{error}");
@@ -96,7 +96,7 @@ async fn a_credential_that_cannot_be_read_says_why() {
 #[tokio::test]
 async fn an_option_that_the_plugin_does_not_take_is_refused_at_its_place() {
     let folder = Folder::new();
-    let store = jar(&folder, options(&[("larges", Value::Integer(10))]));
+    let store = jar(&folder, options([("larges", Value::Integer(10))]));
     let error = store.probe().await.expect_err("unknown");
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert!(
@@ -106,7 +106,7 @@ async fn an_option_that_the_plugin_does_not_take_is_refused_at_its_place() {
         "{error}"
     );
     assert_eq!(error.advice(), Some("did you mean `largest`?"));
-    assert_eq!(error.context().place.as_deref(), Some("keyhaul.toml:2:6"));
+    assert_eq!(error.context().place.as_deref(), Some("keyhaul.toml:3:1"));
 }
 
 #[tokio::test]

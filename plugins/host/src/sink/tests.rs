@@ -1,9 +1,20 @@
+use std::time::Instant;
+
+use keyhaul_core::{Page, SecretPath};
+
 use super::*;
+use crate::answers::{cancelled, entry, error, item, value};
+use crate::contained::contained;
+
+/// Somebody who waits.
+fn waiting() -> Waiting {
+    Waiting::until(Instant::now() + Duration::from_secs(60))
+}
 
 fn collect(call: impl FnOnce(abi::Sink) -> u32) -> Result<Answered> {
-    Answered::new(Arc::default())
+    Answered::new(&waiting())
         .about(2)
-        .at_most(2)
+        .on(Listing::new(2, false, None))
         .collect(call)
 }
 
@@ -139,6 +150,45 @@ fn each_of_many_has_its_own_outcome() {
     });
 }
 
+/// Words are about what they came before, and not about what comes next.
+#[test]
+fn words_that_came_with_a_success_are_not_those_of_the_next_failure() {
+    let answered = collect(|sink| {
+        give(sink, b"first");
+        error(sink.context, abi::Str::new("slow"), abi::Str::ABSENT, 7);
+        item(sink.context, 0, abi::OK);
+        item(sink.context, 1, abi::UNAVAILABLE);
+        abi::OK
+    });
+    let items = answered.expect("answered").items;
+    let [Some(Ok(_)), Some(Err(second))] = &items[..] else {
+        panic!("{items:?}");
+    };
+    assert!(second.message().contains("says no more"), "{second}");
+    assert_eq!(second.retry_after(), None);
+}
+
+#[test]
+fn nothing_is_called_for_nobody() {
+    let ended = waiting();
+    ended.end();
+    for nobody in [ended, Waiting::until(Instant::now())] {
+        let called = Answered::new(&nobody).collect(|_| panic!("called"));
+        assert_eq!(called.expect_err("too late").kind(), ErrorKind::Timeout);
+    }
+}
+
+/// What a panic of ours in a plugin's call comes to: `extern "C"` would make it the process's end.
+#[test]
+fn a_panic_ends_at_the_plugins_call() {
+    let error = collect(|sink| {
+        let status = contained(abi::INTERNAL, || answer(sink.context, |_| panic!("ours")));
+        assert_eq!(status, abi::INTERNAL);
+        give(sink, b"goes on")
+    });
+    error.expect("no fault of the plugin's");
+}
+
 #[test]
 fn a_page_longer_than_asked_for_and_what_is_no_path_are_faults() {
     let list = |paths: &'static [&str]| {
@@ -148,8 +198,13 @@ fn a_page_longer_than_asked_for_and_what_is_no_path_are_faults() {
         }
     };
     let answered = collect(list(&["a", "b"])).expect("two");
-    assert_eq!(answered.page.secrets.len(), 2);
+    let path = |path| SecretPath::new(path).expect("valid");
+    assert_eq!(
+        answered.listing.page().expect("a page"),
+        Page::new(vec![path("a"), path("b")], vec![], None)
+    );
     fault(list(&["a", "b", "c"]));
+    fault(list(&["b", "a"]));
     fault(list(&["../a"]));
     fault(list(&[""]));
 }

@@ -5,6 +5,7 @@
 #define _DEFAULT_SOURCE
 #include <keyhaul_plugin.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -24,6 +25,16 @@ struct store {
 };
 
 static const keyhaul_host *host;
+
+/* The host's threads, as many as it has for one plugin. */
+#define THREADS 16
+
+/* What all stores of this library share. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_barrier_t barrier;
+static pthread_key_t key;
+static int stores;
+static char puts_made[64];
 
 static int is(keyhaul_str text, const char *word)
 {
@@ -62,6 +73,15 @@ static void wait_for(const char *gate)
         nap();
 }
 
+/* What the host is to take for a mistake, and not to read. */
+#define NOWHERE ((const uint8_t *)4096)
+
+static uint32_t ask_into(const keyhaul_opening *opening, const void *place)
+{
+    keyhaul_str name = KEYHAUL_STR("pin");
+    return opening->credential(opening->context, name, (keyhaul_bytes *)place);
+}
+
 static uint32_t h_open(const keyhaul_call *call, const keyhaul_opening *opening, keyhaul_sink sink,
                        void **out)
 {
@@ -79,12 +99,28 @@ static uint32_t h_open(const keyhaul_call *call, const keyhaul_opening *opening,
         free(store);
         return 99;
     }
+    if (strcmp(store->name, "asks-nowhere") == 0 || strcmp(store->name, "asks-constant") == 0) {
+        static const keyhaul_bytes constant = { NULL, 7 };
+        uint32_t status = ask_into(opening, store->name[5] == 'n' ? (const void *)NOWHERE : &constant);
+        free(store);
+        return status == KEYHAUL_OK || constant.len != 7 ? 98 : status;
+    }
+    if (strcmp(store->name, "faults-at-open") == 0 && access(store->gate, F_OK) != 0) {
+        give(sink, "one");
+        give(sink, "two");
+    }
+    pthread_mutex_lock(&lock);
+    stores++;
+    pthread_mutex_unlock(&lock);
     *out = store;
     return KEYHAUL_OK;
 }
 
 static void h_close(void *store)
 {
+    pthread_mutex_lock(&lock);
+    stores--;
+    pthread_mutex_unlock(&lock);
     free(store);
 }
 
@@ -96,16 +132,14 @@ static uint32_t h_capabilities(void *self, const keyhaul_call *call, keyhaul_sin
         return KEYHAUL_OK;
     if (strcmp(store->name, "says-all") == 0)
         return sink.to->capabilities(sink.context, UINT64_MAX, UINT64_MAX);
-    return sink.to->capabilities(sink.context, KEYHAUL_CAN_READ | KEYHAUL_CAN_LIST, 1024);
+    return sink.to->capabilities(sink.context, KEYHAUL_CAN_READ | KEYHAUL_CAN_LIST | KEYHAUL_CAN_WRITE,
+                                 1024);
 }
 
 static void *elsewhere(void *sink)
 {
     return give(*(keyhaul_sink *)sink, "elsewhere") == KEYHAUL_OK ? "taken" : "refused";
 }
-
-/* What the host is to take for a mistake, and not to read. */
-#define NOWHERE ((const uint8_t *)4096)
 
 static uint32_t dangle(keyhaul_str path, keyhaul_sink sink)
 {
@@ -127,11 +161,52 @@ static uint32_t dangle(keyhaul_str path, keyhaul_sink sink)
 static void chatter(void)
 {
     keyhaul_str line = KEYHAUL_STR("one\nline\x1b[31m"), nowhere = { NOWHERE, 8 };
-    keyhaul_str endless = { line.ptr, SIZE_MAX };
+    keyhaul_str endless = { line.ptr, SIZE_MAX }, forged = KEYHAUL_STR("plugin loaded path=/forged");
+    host->log(KEYHAUL_LOG_WARN, forged);
     host->log(KEYHAUL_LOG_WARN, line);
     host->log(KEYHAUL_LOG_WARN, nowhere);
     host->log(KEYHAUL_LOG_WARN, endless);
     host->log(4711, line);
+}
+
+static void flood(void)
+{
+    keyhaul_str line = KEYHAUL_STR("and so on");
+    for (int i = 0; i < 1000; i++)
+        host->log(KEYHAUL_LOG_WARN, line);
+}
+
+/* When a thread ends: what the host keeps for it is gone already. */
+static void last_words(void *sink)
+{
+    keyhaul_str line = KEYHAUL_STR("last words");
+    host->log(KEYHAUL_LOG_WARN, line);
+    give(*(keyhaul_sink *)sink, "last");
+}
+
+static void *ends(void *sink)
+{
+    keyhaul_str line = KEYHAUL_STR("words before");
+    host->log(KEYHAUL_LOG_WARN, line);
+    pthread_setspecific(key, sink);
+    return NULL;
+}
+
+static uint32_t number(keyhaul_sink sink, uint64_t number)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%llu", (unsigned long long)number);
+    return give(sink, text);
+}
+
+static uint32_t h_put(void *self, const keyhaul_call *call, keyhaul_str path, keyhaul_bytes value,
+                      const keyhaul_put_options *options, keyhaul_sink sink)
+{
+    (void)self, (void)call, (void)path, (void)options;
+    pthread_mutex_lock(&lock);
+    strncat(puts_made, (const char *)value.ptr, value.len);
+    pthread_mutex_unlock(&lock);
+    return sink.to->metadata(sink.context, NULL, 0);
 }
 
 static uint32_t h_get(void *self, const keyhaul_call *call, keyhaul_str path,
@@ -139,7 +214,7 @@ static uint32_t h_get(void *self, const keyhaul_call *call, keyhaul_str path,
 {
     static char words[100000];
     struct store *store = self;
-    (void)call, (void)options;
+    (void)options;
     if (is(path, "fine"))
         return give(sink, "fine");
     if (is(path, "never"))
@@ -179,6 +254,26 @@ static uint32_t h_get(void *self, const keyhaul_call *call, keyhaul_str path,
     if (is(path, "chatter")) {
         chatter();
         return give(sink, "said");
+    }
+    if (is(path, "flood")) {
+        flood();
+        return give(sink, "said");
+    }
+    if (is(path, "last-words")) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, ends, &sink) == 0)
+            pthread_join(thread, NULL);
+        return give(sink, "said");
+    }
+    if (is(path, "stores"))
+        return number(sink, (uint64_t)stores);
+    if (is(path, "deadline"))
+        return number(sink, call->deadline_ms);
+    if (is(path, "puts"))
+        return give(sink, puts_made);
+    if (is(path, "together")) {
+        pthread_barrier_wait(&barrier);
+        return give(sink, "together");
     }
     if (is(path, "patience")) {
         keyhaul_str words = KEYHAUL_STR("wait"), none = { NULL, 0 };
@@ -237,11 +332,21 @@ static uint32_t h_stat(void *store, const keyhaul_call *call, keyhaul_str path,
 static uint32_t h_list(void *store, const keyhaul_call *call, keyhaul_str prefix,
                        const keyhaul_list_options *options, keyhaul_sink sink)
 {
-    keyhaul_str path = KEYHAUL_STR("endless/a");
-    (void)store, (void)call, (void)options;
-    if (is(prefix, "endless"))
-        while (sink.to->entry(sink.context, path, 0) == KEYHAUL_OK)
-            ;
+    keyhaul_str path = KEYHAUL_STR("endless/a"), one = KEYHAUL_STR("turn/a"), two = KEYHAUL_STR("turn/b");
+    (void)store, (void)call;
+    if (is(prefix, "endless")) {
+        char next[24];
+        keyhaul_str text = { (const uint8_t *)next, 16 };
+        unsigned count = 0;
+        do
+            snprintf(next, sizeof next, "endless/%08x", count++);
+        while (sink.to->entry(sink.context, text, 0) == KEYHAUL_OK);
+    }
+    else if (is(prefix, "turn")) {
+        /* Never where it began, and never at an end. */
+        sink.to->entry(sink.context, one, 0);
+        sink.to->next(sink.context, options->after.ptr != NULL && is(options->after, "turn/a") ? two : one);
+    }
     else if (is(prefix, "outside"))
         sink.to->entry(sink.context, path, 0);
     else if (is(prefix, "circle"))
@@ -261,6 +366,8 @@ static uint32_t h_list(void *store, const keyhaul_call *call, keyhaul_str prefix
 static keyhaul_option options[] = {
     { KEYHAUL_STR("gate"), KEYHAUL_STR("none"), KEYHAUL_STR("What a hang waits for."),
       KEYHAUL_OPTION_TEXT, 0 },
+    { KEYHAUL_STR("pin"), KEYHAUL_STR("none"), KEYHAUL_STR("What is asked for, to a place that is none."),
+      KEYHAUL_OPTION_CREDENTIAL, 0 },
 };
 
 static struct {
@@ -271,7 +378,7 @@ static struct {
              .version = KEYHAUL_STR("6.6"),
              .summary = KEYHAUL_STR("does what no plugin may"),
              .options = options,
-             .options_len = 1,
+             .options_len = 2,
              .option_size = sizeof(keyhaul_option),
              .open = h_open,
              .close = h_close,
@@ -285,8 +392,10 @@ static struct {
 
 const keyhaul_plugin *keyhaul_plugin_entry(const keyhaul_host *shown)
 {
-    (void)&table;
+    (void)&table, (void)h_put;
     host = shown;
+    pthread_barrier_init(&barrier, NULL, THREADS);
+    pthread_key_create(&key, last_words);
     TWEAK;
     return ANSWER;
 }

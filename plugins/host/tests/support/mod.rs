@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_core::{Registry, Result, SecretStore, StoreConfig};
 use keyhaul_plugin_host::PluginFactory;
 use tempfile::TempDir;
@@ -70,25 +70,17 @@ pub fn open_pinned(
     plugin: Options,
     pin: Option<&str>,
 ) -> Result<Arc<dyn SecretStore>> {
-    let mut given = options(&[("options", Value::Table(plugin))]);
-    if let Some(pin) = pin {
-        given
-            .0
-            .extend(options(&[("sha256", Value::Text(pin.into()))]).0);
-    }
+    let pin = pin.map(|pin| ("sha256", Value::from(pin)));
+    let given = [("options", plugin.into())].into_iter().chain(pin);
+    let given = Options::at("keyhaul.toml:2:1", given);
     let url = format!("plugin://{}", path.display());
     let config = StoreConfig::new(name, &url, given, "keyhaul.toml:1:1")?;
     Registry::new().with(PluginFactory::default()).open(&config)
 }
 
-/// Options as a policy gives them.
-pub fn options(given: &[(&str, Value)]) -> Options {
-    let option = |(name, value): &(&str, Value)| {
-        let place = format!("keyhaul.toml:2:{}", name.len());
-        let value = value.clone();
-        ((*name).to_owned(), OptionValue { value, place })
-    };
-    Options(given.iter().map(option).collect())
+/// A plugin's own options, as a policy gives them.
+pub fn options<const N: usize>(given: [(&str, Value); N]) -> Options {
+    Options::at("keyhaul.toml:3:1", given)
 }
 
 /// Compiles C to a library in `folder`, as a stranger would.

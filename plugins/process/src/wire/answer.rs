@@ -1,17 +1,22 @@
 //! What a plugin answers.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64ct::{Base64, Encoding as _};
-use jiff::Timestamp;
-use keyhaul_core::{Error, ErrorKind, Lease, Metadata, Result, SecretBytes, Version, json};
+use keyhaul_core::{Error, ErrorKind, Metadata, Result, SecretBytes, json};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::Wants;
+use super::known::{self, corrupt, read};
 use crate::error::broken;
+use crate::law::fits;
 
-/// One line of a plugin, not yet looked into: the value stands where it came.
+/// The longest message or advice that is looked into, as it stands in the line.
+const LONGEST_WORDS: usize = 16 * 1024;
+
+/// One line of a plugin, not yet looked into: what it holds stands where it came. So whatever is
+/// wrong with a part of it is wrong with that answer, and what was not asked for costs nothing.
 #[derive(Deserialize)]
 pub(crate) struct Answer<'l> {
     pub(crate) id: u64,
@@ -22,11 +27,15 @@ pub(crate) struct Answer<'l> {
     #[serde(borrow)]
     base64: Option<&'l RawValue>,
     #[serde(borrow)]
-    error: Option<Refusal<'l>>,
-    metadata: Option<Known>,
-    secrets: Option<Vec<String>>,
-    folders: Option<Vec<String>>,
-    next: Option<String>,
+    error: Option<&'l RawValue>,
+    #[serde(borrow)]
+    metadata: Option<&'l RawValue>,
+    #[serde(borrow)]
+    secrets: Option<&'l RawValue>,
+    #[serde(borrow)]
+    folders: Option<&'l RawValue>,
+    #[serde(borrow)]
+    next: Option<&'l RawValue>,
 }
 
 /// What a plugin answered, as far as it did.
@@ -37,6 +46,14 @@ pub(crate) struct Reply {
     pub(crate) secrets: Vec<String>,
     pub(crate) folders: Vec<String>,
     pub(crate) next: Option<String>,
+}
+
+impl Reply {
+    /// How many bytes it keeps, as far as the plugin decides that.
+    pub(crate) fn size(&self) -> usize {
+        let value = self.value.as_ref().map_or(0, SecretBytes::len);
+        value + self.metadata.size()
+    }
 }
 
 impl<'l> Answer<'l> {
@@ -51,34 +68,57 @@ impl<'l> Answer<'l> {
         })
     }
 
-    /// What it says. The plugin's own words in an error go through `clean`.
+    /// What it says of what the request `wants`. The plugin's own words in an error go through
+    /// `clean`.
     ///
     /// # Errors
-    /// The plugin's own; `Corrupt` where a value or its metadata are not as they should be.
-    pub(crate) fn reply(self, clean: impl Fn(&[u8]) -> String) -> Result<Reply> {
-        if let Some(refusal) = self.error {
+    /// The plugin's own; `Corrupt` where a part is not as it should be, by its key; `TooLarge` where
+    /// the value has more than `max_value` bytes.
+    pub(crate) fn reply(
+        self,
+        wants: Wants,
+        max_value: usize,
+        clean: impl Fn(&[u8]) -> String,
+    ) -> Result<Reply> {
+        let form = "an object with a `kind`, each key once";
+        if let Some(refusal) = read::<Refusal<'_>>("error", form, self.error)? {
             return Err(refusal.error(clean)?);
         }
+        let mut reply = Reply::default();
+        match wants {
+            Wants::Metadata => reply.metadata = self.metadata()?,
+            Wants::Nothing => {}
+            Wants::Page => {
+                reply.secrets = known::paths("secrets", self.secrets)?;
+                reply.folders = known::paths("folders", self.folders)?;
+                reply.next = known::cursor(self.next)?;
+            }
+            Wants::Value => {
+                reply.value = self.value(max_value)?;
+                reply.metadata = self.metadata()?;
+            }
+        }
+        Ok(reply)
+    }
+
+    fn metadata(&self) -> Result<Metadata> {
+        known::metadata(self.metadata)
+    }
+
+    fn value(&self, max_value: usize) -> Result<Option<SecretBytes>> {
         let value = match (self.value, self.base64) {
             (Some(_), Some(_)) => return Err(corrupt("the answer has its value twice")),
-            (Some(text), None) => Some(text_of(text)?),
-            (None, Some(base64)) => Some(decoded(text_of(base64)?)?),
-            (None, None) => None,
+            (Some(text), None) => text_of("value", text)?,
+            (None, Some(base64)) => decoded(text_of("base64", base64)?)?,
+            (None, None) => return Ok(None),
         };
-        Ok(Reply {
-            value,
-            metadata: self
-                .metadata
-                .map_or(Ok(Metadata::default()), Known::metadata)?,
-            secrets: self.secrets.unwrap_or_default(),
-            folders: self.folders.unwrap_or_default(),
-            next: self.next,
-        })
+        fits(value.len(), max_value)?;
+        Ok(Some(value))
     }
 }
 
-fn text_of(raw: &RawValue) -> Result<SecretBytes> {
-    json::unescape(raw.get())?.ok_or_else(|| corrupt("the answer has something else for a text"))
+fn text_of(key: &str, raw: &RawValue) -> Result<SecretBytes> {
+    json::unescape(raw.get())?.ok_or_else(|| known::wrong(key, "a text"))
 }
 
 fn decoded(text: SecretBytes) -> Result<SecretBytes> {
@@ -91,10 +131,9 @@ fn decoded(text: SecretBytes) -> Result<SecretBytes> {
     })
 }
 
-/// The longest that a plugin can ask to be left alone, or a lease to last: who adds it to a time must
-/// not come to the end of time.
+/// The longest that a plugin can ask to be left alone: who adds it to a time must not come to the end
+/// of time.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-const LONGEST_LEASE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// A plugin's refusal. Its words can hold a value by mistake, and so are read like one.
 #[derive(Deserialize)]
@@ -105,7 +144,7 @@ struct Refusal<'l> {
     #[serde(borrow)]
     advice: Option<&'l RawValue>,
     /// Milliseconds.
-    #[serde(default, rename = "retry-after-ms")]
+    #[serde(rename = "retry-after-ms")]
     retry_after: Option<u64>,
 }
 
@@ -117,16 +156,22 @@ impl Refusal<'_> {
     fn error(self, clean: impl Fn(&[u8]) -> String) -> Result<Error> {
         let words: Vec<_> = self.kind.split('-').map(capital).collect();
         let kind = ErrorKind::from_name(&words.concat());
-        let words = |raw: Option<&RawValue>| -> Result<Option<String>> {
-            let text = raw.map(text_of).transpose()?;
-            Ok(text
-                .filter(|text| !text.is_empty())
-                .map(|text| clean(text.expose())))
+        let words = |key: &str, raw: Option<&RawValue>| -> Result<Option<String>> {
+            let Some(raw) = raw else {
+                return Ok(None);
+            };
+            if raw.get().len() > LONGEST_WORDS {
+                return Ok(Some(format!(
+                    "the plugin's {key} is too long to be looked into"
+                )));
+            }
+            let text = text_of(key, raw)?;
+            Ok((!text.is_empty()).then(|| clean(text.expose())))
         };
-        let message = words(self.message)?;
+        let message = words("message", self.message)?;
         let message = message.unwrap_or_else(|| "the plugin gives no reason".to_owned());
         let mut error = Error::new(kind.unwrap_or(ErrorKind::Internal), message);
-        if let Some(advice) = words(self.advice)? {
+        if let Some(advice) = words("advice", self.advice)? {
             error = error.with_advice(advice);
         }
         Ok(match self.retry_after {
@@ -142,49 +187,11 @@ fn capital(word: &str) -> String {
     first.into_iter().chain(letters).collect()
 }
 
-/// Metadata as it travels.
-#[derive(Deserialize)]
-struct Known {
-    version: Option<String>,
-    created: Option<Timestamp>,
-    expires: Option<Timestamp>,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    lease: Option<Lent>,
-}
-
-#[derive(Deserialize)]
-struct Lent {
-    id: String,
-    seconds: u64,
-    #[serde(default)]
-    renewable: bool,
-}
-
-impl Known {
-    fn metadata(self) -> Result<Metadata> {
-        let version = self.version.map(Version::new).transpose();
-        let version = version.map_err(|_| corrupt("the answer holds a version that is none"))?;
-        let mut metadata = Metadata::new(version);
-        metadata.created = self.created.map(SystemTime::from);
-        metadata.expires = self.expires.map(SystemTime::from);
-        metadata.labels = self.labels;
-        metadata.lease = self.lease.map(|lent| {
-            let lasts = Duration::from_secs(lent.seconds).min(LONGEST_LEASE);
-            Lease::new(lent.id, lasts, lent.renewable)
-        });
-        Ok(metadata)
-    }
-}
-
-fn corrupt(what: &'static str) -> Error {
-    Error::new(ErrorKind::Corrupt, what).with_advice("tell the plugin's author")
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::MAX_VALUE;
     use super::*;
 
     fn shown(words: &[u8]) -> String {
@@ -192,7 +199,11 @@ mod tests {
     }
 
     fn reply(line: &str) -> Result<Reply> {
-        Answer::parse(line.as_bytes())?.reply(shown)
+        reply_to(Wants::Value, line)
+    }
+
+    fn reply_to(wants: Wants, line: &str) -> Result<Reply> {
+        Answer::parse(line.as_bytes())?.reply(wants, MAX_VALUE, shown)
     }
 
     fn value(line: &str) -> Vec<u8> {
@@ -238,6 +249,9 @@ mod tests {
             r#"{"id":1,"base64":"===="}"#,
             r#"{"id":1,"base64":"="}"#,
             r#"{"id":1,"value":"x","metadata":{"version":"hunter2 \u0000"}}"#,
+            r#"{"id":1,"error":"hunter2"}"#,
+            r#"{"id":1,"error":{"message":"hunter2"}}"#,
+            r#"{"id":1,"error":{"kind":"not-found","message":["hunter2"]}}"#,
         ] {
             let error = reply(line).expect_err(line);
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{line}");
@@ -257,7 +271,6 @@ mod tests {
             r#"{"id":1,"value":"hunter2","value":"hunter2"}"#,
             r#"{"id":1,"value":"hunter2"#,
             r#"{"id":1,"value":"hunter2"} {}"#,
-            r#"{"id":1,"error":"hunter2"}"#,
         ] {
             let error = Answer::parse(line.as_bytes()).err().expect(line);
             assert_eq!(error.kind(), ErrorKind::Internal);
@@ -287,12 +300,85 @@ mod tests {
         assert_eq!(error.retry_after(), Some(LONGEST_WAIT));
     }
 
+    #[test]
+    fn a_refusal_with_endless_words_keeps_its_kind() {
+        for (len, shown) in [(LONGEST_WORDS - 2, true), (LONGEST_WORDS - 1, false)] {
+            let words = "x".repeat(len);
+            let line = format!(
+                r#"{{"id":1,"error":{{"kind":"not-found","message":"{words}","advice":"see"}}}}"#
+            );
+            let error = reply(&line).expect_err("refused");
+            assert_eq!(error.kind(), ErrorKind::NotFound);
+            assert_eq!(error.message() == words, shown, "{len}");
+            assert_eq!(error.advice(), Some("see"));
+        }
+    }
+
+    #[test]
+    fn a_value_has_as_many_bytes_as_the_plugin_said_and_no_more() {
+        for line in [
+            r#"{"id":1,"value":"\u00e9\u00e9"}"#,
+            r#"{"id":1,"base64":"AAAAAA=="}"#,
+        ] {
+            let answer = |most| {
+                let answer = Answer::parse(line.as_bytes()).expect(line);
+                answer.reply(Wants::Value, most, shown)
+            };
+            assert_eq!(answer(4).expect(line).value.expect(line).len(), 4);
+            assert_eq!(
+                answer(3).expect_err(line).kind(),
+                ErrorKind::TooLarge,
+                "{line}"
+            );
+        }
+    }
+
+    /// Not even looked into: each of these is corrupt where it was asked for.
+    #[test]
+    fn what_was_not_asked_for_is_left_alone() {
+        let all = r#"{"id":1,"value":7,"metadata":7,"secrets":7,"folders":7,"next":7}"#;
+        reply_to(Wants::Nothing, all).expect("nothing was asked for");
+        for (wants, keys) in [
+            (Wants::Metadata, &["metadata"][..]),
+            (Wants::Page, &["secrets", "folders", "next"]),
+            (Wants::Value, &["value", "metadata"]),
+        ] {
+            for key in ["value", "metadata", "secrets", "folders", "next"] {
+                let answer = reply_to(wants, &format!(r#"{{"id":1,"{key}":7}}"#));
+                match keys.contains(&key) {
+                    false => drop(answer.expect(key)),
+                    true => {
+                        let error = answer.expect_err(key);
+                        assert_eq!(error.kind(), ErrorKind::Corrupt);
+                        assert!(error.message().contains(&format!("`{key}`")), "{error}");
+                    }
+                }
+            }
+        }
+        let page = r#"{"id":1,"value":"x","secrets":["a"],"folders":["b"],"next":"c"}"#;
+        let reply = reply_to(Wants::Page, page).expect("a page");
+        assert!(reply.value.is_none());
+        assert_eq!(
+            (&reply.secrets[..], &reply.folders[..]),
+            (&["a".to_owned()][..], &["b".to_owned()][..])
+        );
+        assert_eq!(reply.next.as_deref(), Some("c"));
+        assert!(
+            reply_to(Wants::Value, page)
+                .expect("a value")
+                .secrets
+                .is_empty()
+        );
+    }
+
     proptest! {
         #[test]
         fn no_line_makes_the_host_panic(line: Vec<u8>, text in "\\PC*") {
             for value in [&line[..], text.as_bytes()] {
-                if let Ok(answer) = Answer::parse(value) {
-                    let _ = answer.reply(shown);
+                for wants in [Wants::Metadata, Wants::Nothing, Wants::Page, Wants::Value] {
+                    if let Ok(answer) = Answer::parse(value) {
+                        let _ = answer.reply(wants, 10, shown);
+                    }
                 }
             }
         }

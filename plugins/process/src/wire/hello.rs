@@ -1,6 +1,6 @@
 //! What a plugin says of itself, first.
 
-use keyhaul_core::{Capabilities, Capability, Result};
+use keyhaul_core::{Capabilities, Capability, Result, misleads};
 use serde::Deserialize;
 
 use super::{DEFAULT_MAX_VALUE, MAX_VALUE, VERSION};
@@ -59,9 +59,9 @@ impl Hello {
             ))
         })?;
         for (what, text) in [("name", &wire.name), ("version", &wire.version)] {
-            if text.is_empty() || text.len() > Self::MAX_NAME || text.contains(char::is_control) {
+            if text.is_empty() || text.len() > Self::MAX_NAME || text.contains(misleads) {
                 return Err(no_plugin(format!(
-                    "the plugin's {what} has 1 to {} bytes and no control characters",
+                    "the plugin's {what} has 1 to {} bytes, and none that control a terminal or turn a text",
                     Self::MAX_NAME
                 )));
             }
@@ -70,11 +70,11 @@ impl Hello {
         let named = |option: &Declared| (1..=Self::MAX_NAME).contains(&option.name.len());
         let tame = |option: &Declared| {
             let texts = [&option.name, &option.kind, &option.help];
-            named(option) && !texts.iter().any(|text| text.contains(char::is_control))
+            named(option) && !texts.iter().any(|text| text.contains(misleads))
         };
         if !wire.options.iter().all(tame) {
             return Err(no_plugin(format!(
-                "the name of a plugin's option has 1 to {} bytes, and no text of it control characters",
+                "the name of a plugin's option has 1 to {} bytes, and no text of it control characters, of a text's direction neither",
                 Self::MAX_NAME
             )));
         }
@@ -166,6 +166,14 @@ mod tests {
             ),
             (
                 r#"{"keyhaul":1,"name":"x","version":"1","capabilities":[],"options":[{"name":"x","help":"hunter2\n"}]}"#,
+                "plugin's option",
+            ),
+            (
+                r#"{"keyhaul":1,"name":"x\u202ehunter2","version":"1","capabilities":[]}"#,
+                "the plugin's name",
+            ),
+            (
+                r#"{"keyhaul":1,"name":"x","version":"1","capabilities":[],"options":[{"name":"x","help":"hunter2\u2067"}]}"#,
                 "plugin's option",
             ),
             (

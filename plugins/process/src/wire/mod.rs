@@ -6,11 +6,12 @@
 
 mod answer;
 mod hello;
+mod known;
 mod request;
 
 pub(crate) use answer::{Answer, Reply};
 pub(crate) use hello::{Declared, Hello};
-pub(crate) use request::{Line, cancel, hello};
+pub(crate) use request::{Line, Wants, cancel, hello};
 
 /// The version of the protocol.
 pub(crate) const VERSION: u64 = 1;
@@ -20,6 +21,9 @@ pub(crate) const MAX_VALUE: usize = 1024 * 1024;
 
 /// The longest value where a plugin does not say.
 pub(crate) const DEFAULT_MAX_VALUE: usize = 64 * 1024;
+
+/// The most entries of a page.
+pub(crate) const LONGEST_PAGE: usize = 500;
 
 /// What a line may have besides a value: metadata, or a page of a listing.
 const BESIDES: usize = 1024 * 1024;
@@ -35,7 +39,7 @@ pub(crate) fn longest_line(max_value: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use keyhaul_core::registry::{OptionValue, Options, Value};
+    use keyhaul_core::registry::Options;
 
     use super::*;
 
@@ -51,22 +55,11 @@ mod tests {
     #[test]
     fn the_documents_examples_are_what_is_spoken() {
         let listings = listings();
-        let options = ["server", "pin"].map(|name| {
-            let text = if name == "pin" {
-                "file:/etc/keyhaul/odd-pin"
-            } else {
-                "odd.example.com"
-            };
-            let value = Value::Text(text.to_owned());
-            (
-                name.to_owned(),
-                OptionValue {
-                    value,
-                    place: String::new(),
-                },
-            )
-        });
-        let ours = hello("odd", Some(&Options(options.into())));
+        let options = [
+            ("server", "odd.example.com"),
+            ("pin", "file:/etc/keyhaul/odd-pin"),
+        ];
+        let ours = hello("odd", Some(&Options::at("", options)));
         let json = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).expect("JSON");
         assert_eq!(json(ours.expose()), json(listings[0].as_bytes()));
         let theirs = Hello::parse(listings[1].as_bytes()).expect("a hello");
@@ -78,9 +71,11 @@ mod tests {
             .collect();
         assert_eq!(answers.len(), 3);
         for (line, good) in answers.iter().zip([true, true, false]) {
-            let reply = Answer::parse(line.as_bytes())
-                .expect("an answer")
-                .reply(|words| String::from_utf8_lossy(words).into_owned());
+            let reply = Answer::parse(line.as_bytes()).expect("an answer").reply(
+                Wants::Value,
+                MAX_VALUE,
+                |words| String::from_utf8_lossy(words).into_owned(),
+            );
             assert_eq!(
                 reply.is_ok_and(|reply| reply.value.is_some()),
                 good,

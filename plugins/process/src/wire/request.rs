@@ -15,18 +15,43 @@ use super::VERSION;
 
 /// A line that is being written.
 #[derive(Clone)]
-pub(crate) struct Line(String);
+pub(crate) struct Line {
+    body: String,
+    wants: Wants,
+}
+
+/// What the answer to a request may hold. What else is in it is passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wants {
+    Metadata,
+    Nothing,
+    Page,
+    /// With its metadata.
+    Value,
+}
 
 impl Line {
     /// A request to do `what`. Its id is put in front when it is sent.
     pub(crate) fn new(what: &str) -> Self {
-        Self(format!(",\"do\":\"{what}\""))
+        let wants = match what {
+            "get" | "get-many" => Wants::Value,
+            "generate" | "put" | "stat" => Wants::Metadata,
+            "list" => Wants::Page,
+            _ => Wants::Nothing,
+        };
+        let body = format!(",\"do\":\"{what}\"");
+        Self { body, wants }
+    }
+
+    /// What its answer may hold.
+    pub(crate) fn wants(&self) -> Wants {
+        self.wants
     }
 
     /// A text.
     pub(crate) fn text(mut self, key: &str, value: &str) -> Self {
         self.key(key);
-        quote(&mut self.0, value);
+        quote(&mut self.body, value);
         self
     }
 
@@ -45,7 +70,7 @@ impl Line {
         values: impl IntoIterator<Item = &'t str>,
     ) -> Self {
         self.key(key);
-        list(&mut self.0, values);
+        list(&mut self.body, values);
         self
     }
 
@@ -60,14 +85,14 @@ impl Line {
             return self;
         }
         self.key(key);
-        object(&mut self.0, pairs, quote);
+        object(&mut self.body, pairs, quote);
         self
     }
 
     /// A number.
     pub(crate) fn number(mut self, key: &str, value: u128) -> Self {
         self.key(key);
-        self.0.push_str(&value.to_string());
+        self.body.push_str(&value.to_string());
         self
     }
 
@@ -83,7 +108,7 @@ impl Line {
     pub(crate) fn flag(mut self, key: &str, value: bool) -> Self {
         if value {
             self.key(key);
-            self.0.push_str("true");
+            self.body.push_str("true");
         }
         self
     }
@@ -105,7 +130,7 @@ impl Line {
     /// # Errors
     /// `Internal` where the value is too long to encode.
     pub(crate) fn finish(self, id: u64, value: Option<&SecretBytes>) -> Result<SecretBytes> {
-        let head = format!("{{\"id\":{id}{}", self.0);
+        let head = format!("{{\"id\":{id}{}", self.body);
         let Some(value) = value else {
             return Ok(SecretBytes::copy_from(format!("{head}}}\n").as_bytes()));
         };
@@ -129,9 +154,9 @@ impl Line {
     }
 
     fn key(&mut self, key: &str) {
-        self.0.push(',');
-        quote(&mut self.0, key);
-        self.0.push(':');
+        self.body.push(',');
+        quote(&mut self.body, key);
+        self.body.push(':');
     }
 }
 
@@ -230,23 +255,13 @@ mod tests {
 
     #[test]
     fn options_travel_as_they_are_in_the_policy() {
-        let option = |value| keyhaul_core::registry::OptionValue {
-            value,
-            place: String::new(),
-        };
-        let inner = Options([("deep".to_owned(), option(Value::Boolean(true)))].into());
-        let options = Options(
-            [
-                (
-                    "list".to_owned(),
-                    option(Value::Texts(vec!["a".into(), "b".into()])),
-                ),
-                ("number".to_owned(), option(Value::Integer(-3))),
-                ("table".to_owned(), option(Value::Table(inner))),
-                ("text".to_owned(), option(Value::Text("file:/x".into()))),
-            ]
-            .into(),
-        );
+        let options = [
+            ("list", Value::Texts(vec!["a".into(), "b".into()])),
+            ("number", Value::Integer(-3)),
+            ("table", Options::at("", [("deep", true)]).into()),
+            ("text", "file:/x".into()),
+        ];
+        let options = Options::at("", options);
         assert_eq!(
             read(&hello("odd", Some(&options))),
             serde_json::json!({"keyhaul": 1, "store": "odd", "options":

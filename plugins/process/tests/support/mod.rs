@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_core::{SecretStore, StoreConfig, StoreFactory as _};
 use keyhaul_plugin_process::ProcessFactory;
 use tempfile::TempDir;
@@ -62,17 +62,10 @@ impl Place {
         options: [(&str, Value); N],
     ) -> Arc<dyn SecretStore> {
         let url = format!("plugin+exec://{}", program.display());
-        let config = StoreConfig::new("odd", &url, self.options(options), "keyhaul.toml:1:1");
+        let options = Options::at("keyhaul.toml:2:1", options);
+        let config = StoreConfig::new("odd", &url, options, "keyhaul.toml:1:1");
         ProcessFactory
             .open(&config.expect("a store"))
             .expect("opened")
-    }
-
-    pub fn options<const N: usize>(&self, options: [(&str, Value); N]) -> Options {
-        let each = options.map(|(name, value)| {
-            let place = format!("keyhaul.toml:{name}");
-            (name.to_owned(), OptionValue { value, place })
-        });
-        Options(each.into())
     }
 }

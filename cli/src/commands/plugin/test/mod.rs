@@ -103,12 +103,15 @@ pub fn run(global: &Global, arguments: &Arguments) -> Outcome<u8> {
     progress.clear();
     match end? {
         End::Done if report.is_whole() => {}
-        End::Done => report.crashed("it ended the process".to_owned(), true),
-        End::Crashed(how) => report.crashed(how, kind == Kind::Library),
+        End::Done => report.crashed(match kind {
+            Kind::Library => "it ended the process".to_owned(),
+            Kind::Program => "exit status 0, before it was done".to_owned(),
+        }),
+        End::Crashed(how) => report.crashed(how),
         End::Killed => report.hear(Event::TimeUp),
         // It has said why.
         End::Failed(status) if report.is_empty() => return Err(Failure::silent(status)),
-        End::Failed(status) => report.crashed(format!("exit status {status}"), true),
+        End::Failed(status) => report.crashed(format!("exit status {status}")),
     }
     match arguments.output.format {
         Format::Json => output::json(&report)?,

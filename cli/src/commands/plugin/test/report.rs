@@ -27,7 +27,8 @@ pub struct Report {
     passed: usize,
     failed: usize,
     not_run: usize,
-    /// How the plugin ended keyhaul's own process, if it did.
+    /// How keyhaul's own process ended before it was done, if it did: by the plugin's doing where that
+    /// is a library, which is in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     crashed: Option<String>,
     time_is_up: bool,
@@ -92,18 +93,13 @@ impl Report {
     }
 
     /// The worker ended before it was done.
-    pub fn crashed(&mut self, how: String, in_process: bool) {
-        let who = if in_process {
-            "the plugin"
-        } else {
-            "something"
-        };
+    pub fn crashed(&mut self, how: String) {
         let when = match &self.running {
             Some(_) => "here",
             None if self.plugin.is_none() => "when it was opened",
             None => "between the trials, or at the end",
         };
-        let came = format!("{who} crashed keyhaul: {how}, {when}");
+        let came = format!("{}, {when}", self.kind.ended(&how));
         self.break_off(&came);
         self.crashed = Some(how);
         self.count();
@@ -168,14 +164,20 @@ impl Report {
         }
         let mut errors = Vec::new();
         if let Some(how) = &self.crashed {
+            let crash = self.kind.ended(how);
             let rule = match &self.broken_off {
-                Some(trial) => format!("the plugin crashed keyhaul: {how}, in the trial {trial:?}"),
-                None => format!("the plugin crashed keyhaul: {how}"),
+                Some(trial) => format!("{crash}, in the trial {trial:?}"),
+                None => crash,
             };
             let error = Error::new(ErrorKind::Internal, rule);
-            errors.push(error.with_advice(
-                "a debugger tells where: gdb -ex 'set follow-fork-mode child' -ex run --args keyhaul plugin test …",
-            ));
+            errors.push(error.with_advice(match self.kind {
+                Kind::Library => {
+                    "a debugger tells where: gdb -ex 'set follow-fork-mode child' -ex run --args keyhaul plugin test …"
+                }
+                Kind::Program => {
+                    "see whether the plugin or somebody else sends signals; if not, the failure is keyhaul's: report it"
+                }
+            }));
         }
         if self.time_is_up {
             let rule = format!("not all was done within {} ms", deadline.as_millis());
