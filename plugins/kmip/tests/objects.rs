@@ -205,3 +205,18 @@ async fn probing_reaches_the_server_and_every_version_works() {
         assert_eq!(value(&*client.store, "a").await, version);
     }
 }
+
+#[tokio::test]
+async fn a_value_can_be_registered_as_a_symmetric_key() {
+    let key = ("register", Value::Text("symmetric-key".into()));
+    let client = Client::with("keys", &[key]);
+    // As an AES key has, and as none has.
+    for text in ["0123456789abcdef", "hunter2", "x"] {
+        client.put("a", text).await;
+        assert_eq!(value(&*client.store, "a").await, text);
+        let lies = client.ask(&["get", "a"]);
+        assert_eq!(lies, format!("SymmetricKey {}", hex(text.as_bytes())));
+    }
+    let listed = client.store.list_all(&SecretPath::root()).await;
+    assert_eq!(listed.expect("listed"), [path("a")]);
+}

@@ -69,7 +69,7 @@ async fn without_a_certificate_there_is_no_store() {
     let error = refused(&server.ca_path(), &(certificate, key)).await;
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     let bare = keyhaul_core::StoreConfig::new("kms", &server.url(), Default::default(), "p:1:1");
-    let registry = keyhaul_core::Registry::new().with(keyhaul_kmip::KmipFactory);
+    let registry = keyhaul_core::Registry::new().with(keyhaul_kmip_store::KmipFactory);
     let error = registry.open(&bare.expect("valid")).expect_err("bare");
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
 }

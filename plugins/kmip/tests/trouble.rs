@@ -2,13 +2,13 @@
 
 mod support;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keyhaul_core::{Error, ErrorKind, GetOptions, Request, Result, Secret, SecretStore};
-use keyhaul_servers::{Authority, PyKmip};
-use support::scripted::{Reply, Scripted, answer, got, item, located};
+use keyhaul_servers::PyKmip;
+use support::firewall::Firewall;
+use support::scripted::{Reply, Stage, answer, got, id, item, located};
 use support::{get, path, put, store, value};
 
 fn at(server: &PyKmip) -> Arc<dyn SecretStore> {
@@ -95,40 +95,48 @@ async fn a_server_that_stalls_costs_no_more_than_the_deadline() {
     assert_eq!(value(&*store, "a").await, "hunter2");
 }
 
-/// A store on a server that answers as `script` says.
-struct Stage {
-    store: Arc<dyn SecretStore>,
-    server: Scripted,
-    _folder: tempfile::TempDir,
+#[tokio::test]
+async fn connections_that_a_firewall_forgot_cost_one_request() {
+    let server = PyKmip::start();
+    let wall = Firewall::to(server.port()).await;
+    let store = store(&wall.url(), &server.ca_path(), &server.client("x"), &[]);
+    put(&*store, "a", "hunter2").await;
+    // Several are kept.
+    let paths = vec![path("a"); 6];
+    for came in store.get_many(&paths, &GetOptions::default()).await {
+        came.expect("read");
+    }
+    let before = wall.connections();
+    assert!(before > 1, "only one connection");
+    wall.forget();
+    let error = get_soon(&*store).await.expect_err("swallowed");
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    assert_eq!(wall.connections(), before, "none of those was used");
+    get_soon(&*store).await.expect("on a new one");
+
+    // The same where it is the caller who stops to wait.
+    for came in store.get_many(&paths, &GetOptions::default()).await {
+        came.expect("read");
+    }
+    wall.forget();
+    let short = Duration::from_millis(500);
+    let given_up = tokio::time::timeout(short, get(&*store, "a")).await;
+    given_up.expect_err("swallowed");
+    get_soon(&*store).await.expect("on a new one");
 }
 
-impl Stage {
-    async fn new(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Self {
-        let authority = Authority::new("scripted");
-        let folder = tempfile::tempdir().expect("folder");
-        let ca: PathBuf = folder.path().join("ca.crt");
-        std::fs::write(&ca, authority.pem()).expect("written");
-        let files = authority.client("x").write(folder.path(), "x");
-        let server = Scripted::start(&authority.server(&["127.0.0.1"]), script).await;
-        Self {
-            store: store(&server.url(), &ca, &files, &[]),
-            server,
-            _folder: folder,
-        }
-    }
-
-    /// Why reading fails where the Get, or the Locate before it, is answered by `bytes`.
-    async fn refuses(bytes: Vec<u8>, is_get: bool) -> Error {
-        let stage = Self::new(move |number| match (number, is_get) {
-            (0, true) => Reply::Bytes(located()),
-            _ => Reply::Last(bytes.clone()),
-        })
-        .await;
-        let error = get_soon(&*stage.store).await.expect_err("no answer");
-        let shown = format!("{error:?}{:?}", error.advice());
-        assert!(!shown.contains("hunter2"), "{shown}");
-        error
-    }
+/// Why reading fails where what is known of an object and its value, or the Locates before it, are
+/// answered by `bytes`.
+async fn refuses(bytes: Vec<u8>, is_get: bool) -> Error {
+    let stage = Stage::new(move |number| match (number, is_get) {
+        (0, true) => Reply::Bytes(located()),
+        _ => Reply::Last(bytes.clone()),
+    })
+    .await;
+    let error = get_soon(&*stage.store).await.expect_err("no answer");
+    let shown = format!("{error:?}{:?}", error.advice());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    error
 }
 
 #[tokio::test]
@@ -148,7 +156,7 @@ async fn the_scripted_server_is_understood() {
 async fn an_answer_that_is_cut_is_none() {
     for (whole, is_get) in [(got(), true), (located(), false)] {
         for end in [0, 1, 7, 8, 9, whole.len() / 2, whole.len() - 1] {
-            let error = Stage::refuses(whole[..end].to_vec(), is_get).await;
+            let error = refuses(whole[..end].to_vec(), is_get).await;
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{end}: {error:?}");
         }
     }
@@ -165,9 +173,9 @@ async fn lengths_that_lie_take_no_memory_and_no_time() {
         assert_eq!(stage.server.requests(), 1);
     }
     // The longest that may be, of which nothing comes; and one that is not even TTLV's.
-    let error = Stage::refuses(announced(most), true).await;
+    let error = refuses(announced(most), true).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-    let error = Stage::refuses(announced(9), true).await;
+    let error = refuses(announced(9), true).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     // Lengths within: each of the answer's own, made longer than what is around it.
     let whole = got();
@@ -176,7 +184,7 @@ async fn lengths_that_lie_take_no_memory_and_no_time() {
         if whole[at..].starts_with(&[0x42, 0]) {
             let mut lying = whole.clone();
             lying[at + 4..at + 8].copy_from_slice(&0xffff_fff0_u32.to_be_bytes());
-            let error = Stage::refuses(lying, true).await;
+            let error = refuses(lying, true).await;
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{at}: {error:?}");
             lied += 1;
         }
@@ -189,9 +197,9 @@ async fn what_is_no_kmip_is_said_to_be_none() {
     let http = b"HTTP/1.1 400 Bad Request\r\n\r\nhunter2".to_vec();
     let request = item(0x78, 1, b"");
     let nothing = answer(&[]);
-    let other = answer(&[(0x14, item(0x94, 7, b"17"))]);
+    let other = answer(&[(0x14, Ok(id("17"))), (0x14, Ok(id("17")))]);
     for bytes in [http, request, nothing, other, vec![0; 64], vec![0xff; 64]] {
-        let error = Stage::refuses(bytes, true).await;
+        let error = refuses(bytes, true).await;
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
         assert!(error.message().contains("none of KMIP's"), "{error:?}");
     }

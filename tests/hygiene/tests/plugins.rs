@@ -10,13 +10,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_core::{
     DeleteOptions, GetOptions, PutOptions, Registry, SecretBytes, SecretPath, StoreConfig,
 };
 use keyhaul_hygiene::hunt::own_memory;
+use keyhaul_hygiene::program::finish;
 use keyhaul_hygiene::{House, Needle};
 use keyhaul_plugin_host::PluginFactory;
+use keyhaul_servers::PyKmip;
 use tempfile::TempDir;
 
 /// Where a test's process finds the library, and its contents.
@@ -114,6 +116,25 @@ fn nothing_is_left_by_the_plugin_of_tokens() {
     assert!(seen.of_plugin > 0, "{seen:?}");
 }
 
+/// What TLS keeps of a value, the library's own allocator wipes.
+#[test]
+fn nothing_is_left_by_the_plugin_of_kmip_servers() {
+    let folder = trusted_folder();
+    let server = PyKmip::start();
+    let (certificate, key) = server.client("hunted");
+    let options = format!(
+        "url={}\nca-cert={}\nclient-cert={}\nclient-key=file:{}",
+        server.url(),
+        server.ca_path().display(),
+        certificate.display(),
+        key.display()
+    );
+    let library = built(&folder, "libkeyhaul_kmip.so");
+    let seen = seen_with(&folder, &library, &[(OPTIONS, &options)]);
+    assert_eq!(seen.hits, 0, "{seen:?}");
+    assert!(seen.of_plugin > 0, "{seen:?}");
+}
+
 /// keyhaul's own memory, while the program runs that it started with secrets from the plugin.
 fn nothing_is_left_in_memory(library: &Path) {
     let house = House::new();
@@ -142,6 +163,34 @@ fn nothing_is_left_in_keyhauls_memory_by_a_plugin_in_c() {
 fn nothing_is_left_in_keyhauls_memory_by_a_plugin_in_rust() {
     let folder = trusted_folder();
     nothing_is_left_in_memory(&in_rust(&folder));
+}
+
+/// A program's memory is its own. What it was told and has answered passed through keyhaul's.
+#[test]
+fn nothing_is_left_in_keyhauls_memory_by_a_program() {
+    let folder = trusted_folder();
+    let house = House::new();
+    let program = folder.path().join("database.py");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/examples/python");
+    std::fs::copy(example.join("database.py"), &program).expect("the example");
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("mode");
+    house.policy(&format!(
+        "version = 1\n[stores.kept]\nurl = \"plugin+exec://{}\"\nargs = [\"{}\"]\n\
+         [[routes]]\nmatch = \"**\"\nstore = \"kept\"\n",
+        program.display(),
+        folder.path().join("secrets.db").display(),
+    ));
+    let canary = house.canary().bytes();
+    for (name, value) in [
+        ("web01/root", canary.to_vec()),
+        ("web01/large", canary.repeat(1300)),
+    ] {
+        // Untraced: the program gets the value, over a pipe.
+        let (status, _, words) = finish(&mut house.keyhaul(&["set", name]), &value);
+        assert!(status.success(), "{}", String::from_utf8_lossy(&words));
+    }
+    own_memory(&house, &["--channel", "pipe"]);
+    house.end(&[]);
 }
 
 /// The control: what a plugin does not wipe is found there, too.
@@ -219,20 +268,16 @@ fn the_work() {
 }
 
 fn work(library: &Path, options: &str, begun: Option<&Needle>, put: &Needle) {
-    let option = |value| OptionValue {
-        value,
-        place: "test".to_owned(),
-    };
     let plugin = options.lines().map(|line| {
         let (name, text) = line.split_once('=').expect("name=value");
         let value = match text {
             "true" => Value::Boolean(true),
-            text => Value::Text(text.to_owned()),
+            text => text.into(),
         };
-        (name.to_owned(), option(value))
+        (name, value)
     });
-    let plugin = Options(plugin.collect());
-    let given = Options([("options".to_owned(), option(Value::Table(plugin)))].into());
+    let plugin = Options::at("test", plugin);
+    let given = Options::at("test", [("options", plugin)]);
     let url = format!("plugin://{}", library.display());
     let config = StoreConfig::new("jar", &url, given, "test").expect("valid");
     let registry = Registry::new().with(PluginFactory::default());

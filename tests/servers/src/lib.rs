@@ -32,6 +32,6 @@ pub use daemon::Daemon;
 pub use key_service::{Identity, KeyService};
 pub use openbao::{Certificate, Cluster, OpenBao, Setup, program as bao};
 pub use proxy::{Mode, Proxy};
-pub use pykmip::PyKmip;
+pub use pykmip::{KmipRule, PyKmip};
 pub use secret_service::{SecretService, SessionBus};
 pub use wait::{eventually, free_port};

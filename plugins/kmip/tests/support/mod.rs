@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod firewall;
 pub mod scripted;
 
 use std::path::{Path, PathBuf};
@@ -9,12 +10,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use keyhaul_core::layers::{LayerSettings, standard};
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_core::{
     DeleteOptions, GetOptions, PutOptions, Registry, Result, Secret, SecretBytes, SecretPath,
     SecretStore, StoreConfig,
 };
-use keyhaul_kmip::KmipFactory;
+use keyhaul_kmip_store::KmipFactory;
 use keyhaul_servers::PyKmip;
 
 /// Certificate and key, in files.
@@ -58,20 +59,9 @@ pub fn options(ca: &Path, files: &Files, more: &[(&str, Value)]) -> Options {
     let given = [
         ("ca-cert", text(ca)),
         ("client-cert", text(&files.0)),
-        (
-            "client-key",
-            Value::Text(format!("file:{}", files.1.display())),
-        ),
+        ("client-key", format!("file:{}", files.1.display()).into()),
     ];
-    let mut options = Options::default();
-    for (name, value) in given.iter().chain(more) {
-        let value = value.clone();
-        let place = "keyhaul.toml:2:1".into();
-        options
-            .0
-            .insert((*name).to_owned(), OptionValue { value, place });
-    }
-    options
+    Options::at("keyhaul.toml:2:1", given.iter().chain(more).cloned())
 }
 
 /// The store through every layer, with more patience than a server takes that is written in Python and

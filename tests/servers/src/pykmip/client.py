@@ -32,7 +32,10 @@ def register(client, kind, name, value, policy=None):
         made = objects.OpaqueObject(value, enums.OpaqueDataType.NONE, name=name)
     if policy:
         made.operation_policy_name = policy
-    print(client.register(made))
+    try:
+        print(client.register(made))
+    except KmipOperationFailure as refusal:
+        print(refusal.reason.name)
 
 
 def get(client, name):
@@ -43,6 +46,10 @@ def get(client, name):
 
 def count(client, name):
     print(len(located(client, name)))
+
+
+def everything(client):
+    print(len(client.locate()))
 
 
 def activate(client, name):
@@ -63,6 +70,7 @@ COMMANDS = {
     "register": register,
     "get": get,
     "count": count,
+    "everything": everything,
     "activate": activate,
     "destroy": destroy,
 }

@@ -23,6 +23,19 @@ const SHOWN: &str = r#"{"shown": {"preset": {"SECRET_DATA": {
     "LOCATE": "ALLOW_ALL", "GET_ATTRIBUTES": "ALLOW_ALL",
     "GET": "ALLOW_OWNER", "DESTROY": "ALLOW_OWNER"}}}}"#;
 
+/// What the standard says of a server and PyKMIP does not do of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KmipRule {
+    /// An object that was destroyed stays, with its name and without its value (KMIP 1.2, 4.21): asking
+    /// for it is an Illegal Operation, destroying it again is Permission Denied (11.12, 11.22).
+    DestroyedStay,
+    /// Nothing is found by Application Specific Information: that is an Invalid Field. No rule of the
+    /// standard's, but servers may know few attributes.
+    NoSearch,
+    /// A name is one object's (3.2): registering another with it is an Invalid Field (11.4).
+    UniqueNames,
+}
+
 /// A PyKMIP server with mutual TLS and storage in a file. An object belongs to the client that
 /// registered it, who is the common name of its certificate.
 #[derive(Debug)]
@@ -32,11 +45,17 @@ pub struct PyKmip {
     port: u16,
     clients: AtomicUsize,
     folder: TempDir,
+    rules: Vec<KmipRule>,
 }
 
 impl PyKmip {
     /// A server.
     pub fn start() -> Self {
+        Self::strict(&[])
+    }
+
+    /// A server that keeps these rules, too.
+    pub fn strict(rules: &[KmipRule]) -> Self {
         let authority = Authority::new("pykmip");
         let folder = tempfile::tempdir().expect("folder");
         let issued = authority.server(&["127.0.0.1", "localhost"]);
@@ -51,6 +70,7 @@ impl PyKmip {
             port: 0,
             clients: AtomicUsize::new(0),
             folder,
+            rules: rules.to_vec(),
         };
         // Another process can take a port that was free a moment ago.
         for _ in 0..5 {
@@ -162,7 +182,12 @@ impl PyKmip {
         ];
         let log = new_log(folder, "pykmip.log");
         let home = folder.as_os_str();
-        let environment: [(&str, &OsStr); 2] = [("HOME", home), (FOLDER, home)];
+        let rules = format!("{:?}", self.rules);
+        let environment: [(&str, &OsStr); 3] = [
+            ("HOME", home),
+            (FOLDER, home),
+            ("PYKMIP_RULES", rules.as_ref()),
+        ];
         self.daemon = Some(Daemon::start(&python(), &arguments, &environment, &log));
         let mut up = false;
         eventually("PyKMIP listens", LIMIT, || {

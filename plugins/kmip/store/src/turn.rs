@@ -8,8 +8,6 @@ use std::fmt;
 
 use keyhaul_core::{Error, ErrorKind, Result, random};
 
-/// The namespace of the information.
-pub(crate) const NAMESPACE: &str = "keyhaul";
 const DIGITS: usize = 32;
 
 /// A turn. Objects of other programs have the first one.

@@ -22,6 +22,11 @@ pub(crate) fn of_path(path: &SecretPath) -> String {
     name
 }
 
+/// A name of its own for the object of a turn, where its name is taken. No path has it.
+pub(crate) fn apart(name: &str, turn: &str) -> String {
+    format!("{name}%~{turn}")
+}
+
 /// The path whose object has this name; none for a name that no path has.
 pub(crate) fn to_path(name: &str) -> Option<SecretPath> {
     let path = SecretPath::new(percent::decoded(name).ok()?).ok()?;
@@ -32,6 +37,7 @@ pub(crate) fn to_path(name: &str) -> Option<SecretPath> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turn::Turn;
 
     #[test]
     fn names_are_ascii_and_lead_back_to_their_paths() {
@@ -53,5 +59,6 @@ mod tests {
         for name in ["", "a//b", "100%", "%2f", "%41", "r\u{f6}t", "%ff", "a%00b"] {
             assert_eq!(to_path(name), None, "{name}");
         }
+        assert_eq!(to_path(&apart("a", &Turn::default().to_string())), None);
     }
 }

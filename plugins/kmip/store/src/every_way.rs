@@ -2,8 +2,9 @@
 
 use keyhaul_core::SecretBytes;
 
+use crate::described::Described;
 use crate::message::{self, Operation};
-use crate::operations;
+use crate::{operations, register};
 
 /// Nothing of it may panic, nor take more memory than the bytes have.
 pub(crate) fn read_any_answer(bytes: &[u8]) {
@@ -13,9 +14,11 @@ pub(crate) fn read_any_answer(bytes: &[u8]) {
             let outcomes = message::outcomes(&answer, asked).unwrap_or_default();
             for payload in outcomes.iter().flatten() {
                 let _ = operations::value(payload);
-                let _ = operations::located(payload);
+                let _ = operations::is_about(payload, "17");
+                let _ = operations::Located::of(payload);
                 let _ = operations::versions(payload);
-                let _ = operations::Described::of(payload);
+                let _ = Described::of(payload);
+                let _ = register::registered(payload);
             }
         }
     }

@@ -2,7 +2,8 @@
 //! hand.
 
 use kmip_protocol::types::common::{
-    AttributeName, Operation as Theirs, RevocationReasonCode, UniqueBatchItemID, UniqueIdentifier,
+    ApplicationData, ApplicationNamespace, AttributeName, Operation as Theirs,
+    RevocationReasonCode, UniqueBatchItemID, UniqueIdentifier,
 };
 use kmip_protocol::types::request::{
     Attribute, Authentication, BatchCount, BatchItem, MaximumResponseSize, ProtocolVersion,
@@ -10,9 +11,10 @@ use kmip_protocol::types::request::{
     RevocationReason,
 };
 
+use crate::described::{Described, describe};
 use crate::failure::Failure;
 use crate::message::{self, MAX_ANSWER, Operation, Version};
-use crate::operations::{self as ask, Described};
+use crate::operations::{self as ask, By, Located};
 use crate::turn::Turn;
 use keyhaul_core::{Error, ErrorKind, SecretBytes};
 
@@ -36,6 +38,7 @@ fn requests_without_a_value_are_as_another_implementation_writes_them() {
         "Application Specific Information",
         "Initial Date",
         "Name",
+        "Object Group",
         "Object Type",
         "State",
     ];
@@ -44,18 +47,34 @@ fn requests_without_a_value_are_as_another_implementation_writes_them() {
         Attribute::Name("web01/röot".into()),
         Attribute::ObjectGroup("vms".into()),
     ];
+    let noted = Attribute::ApplicationSpecificInformation(
+        ApplicationNamespace("keyhaul-path".into()),
+        ApplicationData("web01/r%C3%B6t".into()),
+    );
+    let renamed = Attribute::Name("web01/r%C3%B6t".into());
     let reason = RevocationReason(RevocationReasonCode::CessationOfOperation, None);
     let cases = [
         (
-            ask::locate(Some("web01/röot"), Some("vms"), None),
+            ask::locate(Some(By::Name("web01/röot")), Some("vms"), None, None),
             theirs(Theirs::Locate, RequestPayload::Locate(located)),
+        ),
+        (
+            ask::locate(Some(By::Path("web01/r%C3%B6t")), None, None, None),
+            theirs(Theirs::Locate, RequestPayload::Locate(vec![noted])),
+        ),
+        (
+            ask::rename("17", "web01/r%C3%B6t"),
+            theirs(
+                Theirs::ModifyAttribute,
+                RequestPayload::ModifyAttribute(id(), renamed),
+            ),
         ),
         (
             ask::get("17"),
             theirs(Theirs::Get, RequestPayload::Get(id(), None, None, None)),
         ),
         (
-            ask::describe("17"),
+            describe("17"),
             theirs(
                 Theirs::GetAttributes,
                 RequestPayload::GetAttributes(id(), Some(names)),
@@ -233,7 +252,7 @@ fn answers_find_their_requests_in_any_order() {
         let outcomes = message::outcomes(&answer, &[Operation::Locate; 2])?;
         let ids = outcomes
             .into_iter()
-            .map(|outcome| ask::located(&outcome.expect("found")));
+            .map(|outcome| Located::of(&outcome.expect("found")).map(|located| located.ids));
         ids.collect::<Result<Vec<_>, _>>()
     };
     let turned = located(&[of(1, "b"), of(0, "a")]).expect("both");
@@ -269,6 +288,8 @@ fn what_is_known_of_an_object_is_read_and_what_is_unknown_passed_over() {
         name("b"),
         information(b"ssh", b"ffffffffffffffffffffffffffffffff"),
         information(b"keyhaul", turn.to_string().as_bytes()),
+        information(b"keyhaul-path", b"c"),
+        attribute("Object Group", item(0x0b, 7, b"vms")),
         attribute("Object Type", number(0x0b, 5, 7)),
         attribute("State", number(0x0b, 5, 2)),
         attribute("Initial Date", item(0x0b, 9, &5_i64.to_be_bytes())),
@@ -278,7 +299,10 @@ fn what_is_known_of_an_object_is_read_and_what_is_unknown_passed_over() {
     let mut outcomes = message::outcomes(&answer, &[Operation::GetAttributes]).expect("read");
     let payload = outcomes.pop().expect("one").expect("success");
     let described = Described::of(&payload).expect("read");
-    assert_eq!(described.names, ["a", "b"]);
+    assert_eq!(described.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert!(described.is_found_by("c") && !described.is_found_by("A"));
+    assert!(described.is_in(Some("vms")) && described.is_in(None));
+    assert!(!described.is_in(Some("vm")));
     assert_eq!(described.turn, turn);
     assert!(described.is_active() && described.is_secret() && !described.is_gone());
     let seconds = std::time::Duration::from_secs(5);
@@ -286,6 +310,21 @@ fn what_is_known_of_an_object_is_read_and_what_is_unknown_passed_over() {
         described.created,
         Some(std::time::SystemTime::UNIX_EPOCH + seconds)
     );
+}
+
+#[test]
+fn a_server_says_how_many_it_found() {
+    let located = |payload: &[Vec<u8>]| {
+        let answer = SecretBytes::copy_from(&answer(&[succeeded(8, payload)]));
+        let mut outcomes = message::outcomes(&answer, &[Operation::Locate]).expect("read");
+        Located::of(&outcomes.pop().expect("one").expect("success")).expect("located")
+    };
+    let id = || item(0x94, 7, b"17");
+    let count = |count: u32| number(0xd5, 2, count);
+    assert_eq!(located(&[count(3), id()]).all, Some(3));
+    assert_eq!(located(&[count(3), id()]).ids, ["17"]);
+    assert_eq!(located(&[id()]).all, None);
+    assert_eq!(located(&[count(u32::MAX)]).all, None);
 }
 
 #[test]

@@ -1,24 +1,29 @@
-//! Tags, as the standard numbers them (KMIP 1.2, 9.1.3.1).
+//! Tags, as the standard numbers them (KMIP 1.4, 9.1.3.1).
 
 pub(crate) const APPLICATION_DATA: u32 = 0x42_0002;
 pub(crate) const APPLICATION_NAMESPACE: u32 = 0x42_0003;
 pub(crate) const ATTRIBUTE: u32 = 0x42_0008;
+pub(crate) const ATTRIBUTE_INDEX: u32 = 0x42_0009;
 pub(crate) const ATTRIBUTE_NAME: u32 = 0x42_000a;
 pub(crate) const ATTRIBUTE_VALUE: u32 = 0x42_000b;
 pub(crate) const BATCH_COUNT: u32 = 0x42_000d;
 pub(crate) const BATCH_ERROR_CONTINUATION: u32 = 0x42_000e;
 pub(crate) const BATCH_ITEM: u32 = 0x42_000f;
+pub(crate) const CRYPTOGRAPHIC_ALGORITHM: u32 = 0x42_0028;
+pub(crate) const CRYPTOGRAPHIC_LENGTH: u32 = 0x42_002a;
 pub(crate) const KEY: u32 = 0x42_003f;
 pub(crate) const KEY_BLOCK: u32 = 0x42_0040;
 pub(crate) const KEY_FORMAT_TYPE: u32 = 0x42_0042;
 pub(crate) const KEY_MATERIAL: u32 = 0x42_0043;
 pub(crate) const KEY_VALUE: u32 = 0x42_0045;
 pub(crate) const KEY_WRAPPING_DATA: u32 = 0x42_0046;
+pub(crate) const LOCATED_ITEMS: u32 = 0x42_00d5;
 pub(crate) const MAXIMUM_ITEMS: u32 = 0x42_004f;
 pub(crate) const MAXIMUM_RESPONSE_SIZE: u32 = 0x42_0050;
 pub(crate) const NAME_TYPE: u32 = 0x42_0054;
 pub(crate) const NAME_VALUE: u32 = 0x42_0055;
 pub(crate) const OBJECT_TYPE: u32 = 0x42_0057;
+pub(crate) const OFFSET_ITEMS: u32 = 0x42_00d4;
 pub(crate) const OPERATION: u32 = 0x42_005c;
 pub(crate) const PROTOCOL_VERSION: u32 = 0x42_0069;
 pub(crate) const PROTOCOL_VERSION_MAJOR: u32 = 0x42_006a;

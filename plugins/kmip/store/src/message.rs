@@ -15,7 +15,7 @@ const CONTINUE: u32 = 1;
 const SUCCESS: u32 = 0;
 
 /// A version of KMIP whose encoding this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(i32, i32);
 
 impl Version {
@@ -26,6 +26,11 @@ impl Version {
         Self::KNOWN
             .into_iter()
             .find(|version| version.to_string() == text)
+    }
+
+    /// Whether a Locate can go on where another ended.
+    pub(crate) fn has_offset(self) -> bool {
+        self >= Self(1, 3)
     }
 
     pub(crate) fn field(self) -> Field<'static> {
@@ -60,6 +65,7 @@ pub(crate) enum Operation {
     Get = 0x0a,
     GetAttributes = 0x0b,
     Locate = 0x08,
+    ModifyAttribute = 0x0e,
     Register = 0x03,
     Revoke = 0x13,
 }
@@ -72,6 +78,7 @@ impl fmt::Display for Operation {
             Self::Get => "Get",
             Self::GetAttributes => "Get Attributes",
             Self::Locate => "Locate",
+            Self::ModifyAttribute => "Modify Attribute",
             Self::Register => "Register",
             Self::Revoke => "Revoke",
         })

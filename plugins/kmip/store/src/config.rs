@@ -1,15 +1,15 @@
 //! From the policy's words to settings. No I/O.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
 use keyhaul_core::credential::CredentialSource;
-use keyhaul_core::registry::{OptionKind, OptionSpec};
+use keyhaul_core::registry::{OptionKind, OptionSpec, Options};
 use keyhaul_core::{Error, ErrorKind, Result, StoreConfig};
 use rustls::pki_types::ServerName;
 
 use crate::message::Version;
+use crate::register::Kind;
 
 pub(crate) const SCHEME: &str = "kmip";
 /// Where KMIP servers listen unless somebody says otherwise.
@@ -57,6 +57,12 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         help: "What stands before the path in the Name of the store's objects, as `keyhaul/`.",
     },
     OptionSpec {
+        name: "register",
+        kind: OptionKind::Text,
+        default: "secret-data",
+        help: "What a value is registered as: secret-data, or symmetric-key for a server that takes no secret data.",
+    },
+    OptionSpec {
         name: "version",
         kind: OptionKind::Text,
         default: "1.2",
@@ -77,25 +83,28 @@ pub(crate) struct Settings {
     pub(crate) connections: u32,
     pub(crate) group: Option<String>,
     pub(crate) prefix: String,
+    pub(crate) register: Kind,
     pub(crate) version: Version,
 }
 
 impl Settings {
     pub(crate) fn new(config: &StoreConfig) -> Result<Self> {
-        let path = |name| match config.options.text(name) {
+        let options = &config.options;
+        let path = |name| match options.text(name) {
             None => Err(missing(name)),
-            Some("") => Err(at(config, name, format!("`{name}` is the path of a file"))),
+            Some("") => Err(options.invalid(name, format!("`{name}` is the path of a file"))),
             Some(path) => Ok(PathBuf::from(path)),
         };
         Ok(Self {
             address: Address::of(config)?,
             authority: path("ca-cert")?,
             certificate: path("client-cert")?,
-            key: key(config)?,
-            connections: connections(config)?,
-            group: word(config, "group")?,
-            prefix: word(config, "prefix")?.unwrap_or_default(),
-            version: version(config)?,
+            key: key(options)?,
+            connections: connections(options)?,
+            group: word(options, "group")?,
+            prefix: word(options, "prefix")?.unwrap_or_default(),
+            register: register(options)?,
+            version: version(options)?,
         })
     }
 }
@@ -115,13 +124,14 @@ impl Address {
         let url = &config.url;
         let refuse = |rule: &'static str| {
             Error::new(ErrorKind::InvalidConfig, rule)
-                .with_advice("as in kmip://kms.example.com:5696")
+                .with_advice("as in kmip://kms.example.com:5696, as the plugin's option `url`")
         };
         if url.scheme() != SCHEME {
             return Err(refuse("a KMIP store's url begins with kmip://"));
         }
         let host = url.host_str().filter(|host| !host.is_empty());
-        let host = host.ok_or_else(|| refuse("a KMIP store's url names the server"))?;
+        let host =
+            host.ok_or_else(|| refuse("a KMIP store needs a `url` that names the server"))?;
         if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
             return Err(
                 refuse("a KMIP store's url is a host and a port, and nothing more")
@@ -152,20 +162,20 @@ impl fmt::Display for Address {
     }
 }
 
-fn key(config: &StoreConfig) -> Result<CredentialSource> {
-    let key = config.options.credential("client-key")?;
+fn key(options: &Options) -> Result<CredentialSource> {
+    let key = options.credential("client-key")?;
     let key = key.ok_or_else(|| missing("client-key"))?;
     if matches!(key, CredentialSource::Env(_)) {
         let rule = "a private key does not come from the environment, which other processes of the same user can read";
-        return Err(
-            at(config, "client-key", rule).with_advice("use file:PATH, credential:NAME or fd:N")
-        );
+        return Err(options
+            .invalid("client-key", rule)
+            .with_advice("use file:PATH, credential:NAME or fd:N"));
     }
     Ok(key)
 }
 
-fn connections(config: &StoreConfig) -> Result<u32> {
-    let Some(number) = config.options.integer("connections") else {
+fn connections(options: &Options) -> Result<u32> {
+    let Some(number) = options.integer("connections") else {
         return Ok(DEFAULT_CONNECTIONS);
     };
     u32::try_from(number)
@@ -173,16 +183,16 @@ fn connections(config: &StoreConfig) -> Result<u32> {
         .filter(|number| (1..=MAX_CONNECTIONS).contains(number))
         .ok_or_else(|| {
             let rule = format!("`connections` is 1 to {MAX_CONNECTIONS}, not {number}");
-            at(config, "connections", rule)
+            options.invalid("connections", rule)
         })
 }
 
-fn word(config: &StoreConfig, option: &str) -> Result<Option<String>> {
-    match config.options.text(option) {
+fn word(options: &Options, option: &str) -> Result<Option<String>> {
+    match options.text(option) {
         Some(text) if text.is_empty() || text.len() > MAX_WORD || !is_plain(text) => {
             let rule =
                 format!("`{option}` has 1 to {MAX_WORD} letters, all of them printable ASCII");
-            Err(at(config, option, rule))
+            Err(options.invalid(option, rule))
         }
         text => Ok(text.map(str::to_owned)),
     }
@@ -193,12 +203,21 @@ fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-fn version(config: &StoreConfig) -> Result<Version> {
-    match config.options.text("version") {
+fn register(options: &Options) -> Result<Kind> {
+    match options.text("register") {
+        None => Ok(Kind::default()),
+        Some(text) => Kind::parse(text).ok_or_else(|| {
+            let rule = "`register` is \"secret-data\" or \"symmetric-key\"";
+            options.invalid("register", rule)
+        }),
+    }
+}
+
+fn version(options: &Options) -> Result<Version> {
+    match options.text("version") {
         None => Ok(Version::DEFAULT),
         Some(text) => Version::parse(text).ok_or_else(|| {
-            at(
-                config,
+            options.invalid(
                 "version",
                 "`version` is \"1.1\", \"1.2\", \"1.3\" or \"1.4\"",
             )
@@ -213,38 +232,20 @@ fn missing(option: &str) -> Error {
     )
 }
 
-fn at(config: &StoreConfig, option: &str, rule: impl Into<Cow<'static, str>>) -> Error {
-    let error = Error::new(ErrorKind::InvalidConfig, rule);
-    match config.options.place(option) {
-        Some(place) => error.with_place(place),
-        None => error,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use keyhaul_core::registry::{OptionValue, Options, Value};
+    use keyhaul_core::registry::Value;
 
     use super::*;
 
     fn settings(url: &str, more: &[(&str, Value)]) -> Result<Settings> {
         let file = |name: &str| Value::Text(format!("/etc/keyhaul/{name}"));
-        let mut options = Options::default();
         let given = [
             ("ca-cert", file("ca.crt")),
             ("client-cert", file("kmip.crt")),
-            (
-                "client-key",
-                Value::Text("file:/etc/keyhaul/kmip.key".into()),
-            ),
+            ("client-key", "file:/etc/keyhaul/kmip.key".into()),
         ];
-        for (name, value) in given.iter().chain(more) {
-            let value = value.clone();
-            let place = "keyhaul.toml:7:3".into();
-            options
-                .0
-                .insert((*name).into(), OptionValue { value, place });
-        }
+        let options = Options::at("keyhaul.toml:7:3", given.iter().chain(more).cloned());
         Settings::new(&StoreConfig::new("kms", url, options, "keyhaul.toml:5:1")?)
     }
 
@@ -285,6 +286,7 @@ mod tests {
             ("group", text("")),
             ("prefix", text("a\nb")),
             ("prefix", text("k\u{fc}che/")),
+            ("register", text("opaque")),
             ("version", text("2.0")),
         ] {
             let error = settings("kmip://kms", &[(option, value)]).expect_err(option);
@@ -301,7 +303,7 @@ mod tests {
 
     #[test]
     fn the_guides_page_has_every_option_and_no_other() {
-        let page = include_str!("../../../docs/plugin-kmip.md");
+        let page = include_str!("../../../../docs/plugin-kmip.md");
         let (_, table) = page.split_once("\n| option |").expect("a table");
         let rows = table.lines().skip(2).take_while(|row| row.starts_with('|'));
         let mut told: Vec<_> = rows.filter_map(|row| row.split('`').nth(1)).collect();

@@ -25,7 +25,17 @@ impl Failure {
         matches!(self, Self::Refused(_, reason) if reason.is_absence())
     }
 
-    /// Whether it may be that an object is active, and is not destroyed for that.
+    /// Whether it may be that the name of an object to be registered is taken.
+    pub(crate) fn may_be_taken(&self) -> bool {
+        matches!(self, Self::Refused(_, reason) if reason.may_be_taken())
+    }
+
+    /// Whether what objects are looked for by is nothing that the server looks for.
+    pub(crate) fn is_about_search(&self) -> bool {
+        matches!(self, Self::Refused(_, reason) if reason.is_about_search())
+    }
+
+    /// Whether it may be that an object is active or destroyed, and is not destroyed for that.
     pub(crate) fn may_be_state(&self) -> bool {
         matches!(self, Self::Refused(_, reason) if reason.may_be_state())
     }
