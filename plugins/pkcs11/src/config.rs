@@ -4,8 +4,10 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use keyhaul_core::credential::CredentialSource;
-use keyhaul_core::registry::{OptionKind, OptionSpec};
+use keyhaul_core::registry::{OptionKind, OptionSpec, Options};
 use keyhaul_core::{Error, ErrorKind, Result, StoreConfig};
+
+use crate::uri;
 
 pub(crate) const SCHEME: &str = "pkcs11";
 pub(crate) const DEFAULT_SESSIONS: u32 = 8;
@@ -54,6 +56,8 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) application: String,
+    pub(crate) manufacturer: Option<String>,
+    pub(crate) model: Option<String>,
     pub(crate) module: PathBuf,
     pub(crate) pin: CredentialSource,
     pub(crate) serial: Option<String>,
@@ -63,44 +67,39 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn new(config: &StoreConfig) -> Result<Self> {
-        // A plugin is given its scheme and the store's name, which says nothing of the token.
-        let bare = |url: &str| {
-            url.strip_prefix("pkcs11:")
-                .is_some_and(|rest| rest.is_empty() || rest == config.name)
-        };
-        if config.url.scheme() == SCHEME && !bare(config.url.as_str()) {
-            return Err(
-                invalid("a pkcs11 store's url is `pkcs11:` and nothing more")
-                    .with_advice("name the token by the options `module`, `token` and `serial`"),
-            );
-        }
+        let options = &uri::options(config)?;
         Ok(Self {
-            application: application(config)?,
-            module: module(config)?,
-            pin: config.options.credential("pin")?.ok_or_else(|| {
+            application: application(options)?,
+            module: module(options)?,
+            pin: options.credential("pin")?.ok_or_else(|| {
                 invalid("a pkcs11 store needs `pin`")
                     .with_advice("add pin = \"file:/etc/keyhaul/pin\" or pin = \"credential:NAME\"")
             })?,
-            serial: name(config, "serial", 16)?,
-            sessions: sessions(config)?,
-            token: name(config, "token", 32)?,
+            manufacturer: name(options, "manufacturer", 32)?,
+            model: name(options, "model", 16)?,
+            serial: name(options, "serial", 16)?,
+            sessions: sessions(options)?,
+            token: name(options, "token", 32)?,
         })
     }
 
-    /// The token in words, for messages and the store's location.
-    pub(crate) fn token_name(&self) -> String {
-        let mut parts = Vec::new();
-        parts.extend(self.token.iter().map(|label| format!("token={label}")));
-        parts.extend(self.serial.iter().map(|serial| format!("serial={serial}")));
-        parts.join(";")
+    /// The token as a URI, for messages and as the store's location.
+    pub(crate) fn location(&self) -> String {
+        let attributes = [
+            ("token", &self.token),
+            ("serial", &self.serial),
+            ("manufacturer", &self.manufacturer),
+            ("model", &self.model),
+        ];
+        let said = attributes.into_iter();
+        uri::of_token(said.filter_map(|(name, value)| Some((name, value.as_deref()?))))
     }
 }
 
-fn application(config: &StoreConfig) -> Result<String> {
-    let text = config.options.text("application").unwrap_or("keyhaul");
+fn application(options: &Options) -> Result<String> {
+    let text = options.text("application").unwrap_or("keyhaul");
     if text.is_empty() || text.len() > 255 || text.contains(char::is_control) {
-        return Err(at(
-            config,
+        return Err(options.invalid(
             "application",
             "`application` has 1 to 255 bytes and no control characters",
         ));
@@ -108,23 +107,22 @@ fn application(config: &StoreConfig) -> Result<String> {
     Ok(text.to_owned())
 }
 
-fn module(config: &StoreConfig) -> Result<PathBuf> {
-    let module = config.options.text("module").ok_or_else(|| {
+fn module(options: &Options) -> Result<PathBuf> {
+    let module = options.text("module").ok_or_else(|| {
         invalid("a pkcs11 store needs `module`, the token's library")
             .with_advice("as module = \"/usr/lib/softhsm/libsofthsm2.so\"")
     })?;
     // A bare name would be searched for in folders that the environment names.
     if !module.starts_with('/') || module.contains('\0') {
-        return Err(at(config, "module", "`module` is an absolute path"));
+        return Err(options.invalid("module", "`module` is an absolute path"));
     }
     Ok(module.into())
 }
 
 /// A text of the token's own, which has that many bytes at most by the standard.
-fn name(config: &StoreConfig, option: &str, most: usize) -> Result<Option<String>> {
-    match config.options.text(option) {
-        Some(text) if text.is_empty() || text.len() > most => Err(at(
-            config,
+fn name(options: &Options, option: &str, most: usize) -> Result<Option<String>> {
+    match options.text(option) {
+        Some(text) if text.is_empty() || text.len() > most => Err(options.invalid(
             option,
             format!("`{option}` of a token has 1 to {most} bytes"),
         )),
@@ -132,36 +130,23 @@ fn name(config: &StoreConfig, option: &str, most: usize) -> Result<Option<String
     }
 }
 
-fn sessions(config: &StoreConfig) -> Result<u32> {
-    let Some(number) = config.options.integer("sessions") else {
+fn sessions(options: &Options) -> Result<u32> {
+    let Some(number) = options.integer("sessions") else {
         return Ok(DEFAULT_SESSIONS);
     };
     u32::try_from(number)
         .ok()
         .filter(|number| (1..=MAX_SESSIONS).contains(number))
-        .ok_or_else(|| {
-            at(
-                config,
-                "sessions",
-                format!("`sessions` is 1 to {MAX_SESSIONS}"),
-            )
-        })
+        .ok_or_else(|| options.invalid("sessions", format!("`sessions` is 1 to {MAX_SESSIONS}")))
 }
 
 fn invalid(rule: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidConfig, rule)
 }
 
-fn at(config: &StoreConfig, option: &str, rule: impl Into<Cow<'static, str>>) -> Error {
-    match config.options.place(option) {
-        Some(place) => invalid(rule).with_place(place),
-        None => invalid(rule),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use keyhaul_core::registry::{OptionValue, Options, Value};
+    use keyhaul_core::registry::Value;
 
     use super::*;
 
@@ -175,12 +160,7 @@ mod tests {
     }
 
     fn settings(url: &str, options: &[(&str, Value)]) -> Result<Settings> {
-        let options = options.iter().map(|(name, value)| {
-            let value = value.clone();
-            let place = "keyhaul.toml:3:1".to_owned();
-            ((*name).to_owned(), OptionValue { value, place })
-        });
-        let options = Options(options.collect());
+        let options = Options::at("keyhaul.toml:3:1", options.iter().cloned());
         Settings::new(&StoreConfig::new("hsm", url, options, "keyhaul.toml:2:1")?)
     }
 
@@ -195,7 +175,7 @@ mod tests {
             let settings = settings(url, &options).expect(url);
             assert_eq!(settings.application, "keyhaul");
             assert_eq!(settings.sessions, 8);
-            assert_eq!(settings.token_name(), "");
+            assert_eq!(settings.location(), "pkcs11:");
         }
     }
 
@@ -203,8 +183,10 @@ mod tests {
     fn what_means_nothing_is_refused_with_the_rule_and_never_the_pin() {
         let whole = [("module", text("/lib/m.so")), ("pin", text("file:/pin"))];
         type Changed<'a> = &'a [(&'a str, Value)];
-        let cases: [(&str, Changed<'_>, &str); 9] = [
-            ("pkcs11:token=vms", &[], "nothing more"),
+        let cases: [(&str, Changed<'_>, &str); 11] = [
+            ("pkcs11:vms", &[], "NAME=VALUE"),
+            ("pkcs11:?module-path=m.so", &[], "do not say the same"),
+            ("pkcs11:model=12345678901234567", &[], "1 to 16"),
             ("pkcs11:", &[("module", text("m.so"))], "absolute"),
             ("pkcs11:", &[("pin", text("hunter2"))], "source"),
             ("pkcs11:", &[("sessions", Value::Integer(0))], "1 to 64"),

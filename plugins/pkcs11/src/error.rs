@@ -89,9 +89,18 @@ fn of_code(code: RvError, function: Function) -> Error {
             ErrorKind::StorageFull,
             "make room on the token; what was there before is intact",
         ),
-        RvError::AttributeValueInvalid | RvError::DataLenRange => (
+        RvError::AttributeTypeInvalid
+        | RvError::AttributeValueInvalid
+        | RvError::TemplateIncomplete
+        | RvError::TemplateInconsistent => (
+            ErrorKind::InvalidConfig,
+            "the token does not take an object as keyhaul makes it, private and with an application, \
+             a label, an object identifier and a value of this length; it does not say which it \
+             minds, and the page of the plugin lists what a token must be able to do",
+        ),
+        RvError::DataLenRange => (
             ErrorKind::TooLarge,
-            "the token does not take such a label or value; a shorter one may do",
+            "the token does not take a value of this length; a shorter one may do",
         ),
         RvError::AttributeSensitive | RvError::InformationSensitive | RvError::ActionProhibited => {
             (ErrorKind::PermissionDenied, "the token does not allow this")
@@ -115,7 +124,7 @@ fn of_code(code: RvError, function: Function) -> Error {
             ErrorKind::InvalidConfig,
             "the token's library lacks what a store of data objects needs",
         ),
-        RvError::ArgumentsBad | RvError::TemplateIncomplete | RvError::TemplateInconsistent => (
+        RvError::ArgumentsBad => (
             ErrorKind::Internal,
             "the token's library refuses what PKCS#11 allows; please report it with the token's model",
         ),
@@ -143,6 +152,12 @@ mod tests {
             kind(RvError::TokenWriteProtected),
             ErrorKind::PermissionDenied
         );
+        // Tokens say it of what they never take, and a shorter value would be no help.
+        assert_eq!(
+            kind(RvError::AttributeValueInvalid),
+            ErrorKind::InvalidConfig
+        );
+        assert_eq!(kind(RvError::DataLenRange), ErrorKind::TooLarge);
         assert_eq!(kind(RvError::VendorDefined(7)), ErrorKind::Unavailable);
         // The law of capabilities: only the store itself may say so.
         assert_ne!(kind(RvError::FunctionNotSupported), ErrorKind::Unsupported);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use keyhaul_core::{Error, ErrorKind, SecretBytes, SecretPath, wipe};
 
+use crate::caller::Caller;
 use crate::error::Failure;
 use crate::token::Desk;
 use crate::turn::Turn;
@@ -41,34 +42,38 @@ pub(crate) fn exists(desk: &Desk<'_>, path: &SecretPath) -> Result<bool, Failure
     Ok(!of_path_by_now(desk, path)?.is_empty())
 }
 
-/// Writes the secret at `path`: first the new object, then the older ones go.
+/// Writes the secret at `path` for `caller`: first the new object, then the older ones go.
 pub(crate) fn write(
     desk: &Desk<'_>,
     path: &SecretPath,
     value: &SecretBytes,
+    caller: &Caller,
 ) -> Result<(), Failure> {
     let latest = in_turn(desk, path)?.last().map(|(turn, _)| *turn);
     let turn = latest.unwrap_or_default().next()?;
-    let mut object = of_path(desk, path);
-    object.push(Attribute::ObjectId(turn.to_der()));
-    object.push(Attribute::Value(value.expose().to_vec()));
-    let created = desk.session.create_object(&object);
-    for attribute in &mut object {
-        if let Attribute::Value(copy) = attribute {
-            wipe(copy);
-        }
+    let mut given = of_path(desk, path);
+    given.push(Attribute::ObjectId(turn.to_der()));
+    // To get here can have taken long.
+    caller.still_waits()?;
+    let created = create(desk, &mut given, value)?;
+    match is_kept(desk, created, &given) {
+        Ok(()) => {}
+        // There is a later one already, whose writer took this one away.
+        Err(failure) if failure.is_gone() => return Ok(()),
+        Err(failure) => return Err(failure),
     }
-    created?;
     // It is written: what is left of older ones does no harm, and goes with the next write.
-    if let Err(failure) = clear_older(desk, path) {
+    if let Err(failure) = clear_older(desk, path, turn, created) {
         tracing::debug!(failure = %Error::from(failure), "an older object was left");
     }
     Ok(())
 }
 
-/// Deletes the secret at `path`: the latest object last, so that no older one comes to light.
-pub(crate) fn delete(desk: &Desk<'_>, path: &SecretPath) -> Result<(), Failure> {
+/// Deletes the secret at `path` for `caller`: the latest object last, so that no older one comes to
+/// light.
+pub(crate) fn delete(desk: &Desk<'_>, path: &SecretPath, caller: &Caller) -> Result<(), Failure> {
     for (_, object) in in_turn(desk, path)? {
+        caller.still_waits()?;
         destroy(desk, object)?;
     }
     Ok(())
@@ -141,11 +146,61 @@ fn in_turn(desk: &Desk<'_>, path: &SecretPath) -> Result<Vec<(Turn, ObjectHandle
     Ok(objects)
 }
 
-fn clear_older(desk: &Desk<'_>, path: &SecretPath) -> Result<(), Failure> {
-    let mut objects = in_turn(desk, path)?;
-    objects.pop();
-    for (_, object) in objects {
-        destroy(desk, object)?;
+/// Makes an object that is `given`, with this value.
+fn create(
+    desk: &Desk<'_>,
+    given: &mut Vec<Attribute>,
+    value: &SecretBytes,
+) -> Result<ObjectHandle, Failure> {
+    given.push(Attribute::Value(value.expose().to_vec()));
+    let created = desk.session.create_object(given);
+    if let Some(Attribute::Value(mut copy)) = given.pop() {
+        wipe(&mut copy);
+    }
+    Ok(created?)
+}
+
+/// Holds a new object against what was given. Tokens shorten labels, or leave out what they do not
+/// know: such an object would not be found again, or would not count as the latest one, or could be
+/// read by anybody. It is destroyed, and what was there before stays.
+///
+/// # Errors
+/// `InvalidConfig` with what the token did not keep.
+fn is_kept(desk: &Desk<'_>, object: ObjectHandle, given: &[Attribute]) -> Result<(), Failure> {
+    let types: Vec<_> = given.iter().map(Attribute::attribute_type).collect();
+    let there = desk.session.get_attributes(object, &types)?;
+    let Some(lost) = given.iter().find(|attribute| !there.contains(attribute)) else {
+        return Ok(());
+    };
+    let lost = match lost {
+        Attribute::Application(_) => "CKA_APPLICATION",
+        Attribute::Label(_) => "CKA_LABEL, the secret's path",
+        Attribute::ObjectId(_) => "CKA_OBJECT_ID, which says which of two values is the later one",
+        Attribute::Private(_) => "CKA_PRIVATE, without which anybody can read it",
+        _ => "its class, or that it is the token's",
+    };
+    let error = Error::new(
+        ErrorKind::InvalidConfig,
+        format!("the token does not keep an object as it was given: {lost}"),
+    )
+    .with_advice("what was there before is intact; use a token that keeps it, or a shorter path");
+    Err(Failure::Told(match destroy(desk, object) {
+        Ok(()) => error,
+        Err(failure) => error.with_source(Error::from(failure)),
+    }))
+}
+
+/// Destroys what came before `turn`, and never the object that was just `created`.
+fn clear_older(
+    desk: &Desk<'_>,
+    path: &SecretPath,
+    turn: Turn,
+    created: ObjectHandle,
+) -> Result<(), Failure> {
+    for (older, object) in in_turn(desk, path)? {
+        if older < turn && object != created {
+            destroy(desk, object)?;
+        }
     }
     Ok(())
 }
@@ -177,8 +232,18 @@ fn all(desk: &Desk<'_>) -> Vec<Attribute> {
         Attribute::Class(ObjectClass::DATA),
         Attribute::Token(true),
         Attribute::Private(true),
-        Attribute::Application(desk.application.into()),
+        Attribute::Application(with_zero_behind(desk.application)),
     ]
+}
+
+/// The bytes of a text, with a zero byte behind them in memory that is not part of them. OpenSC
+/// reads an object's application up to one, whatever its length is said to be.
+fn with_zero_behind(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len() + 1);
+    bytes.extend_from_slice(text.as_bytes());
+    bytes.push(0);
+    bytes.pop();
+    bytes
 }
 
 pub(crate) fn absent() -> Error {

@@ -1,19 +1,24 @@
 //! The PIN: from its source at each login, and never twice where the token refused it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use keyhaul_core::credential::CredentialSource;
 use keyhaul_core::{Error, ErrorKind, Result, SecretBytes};
 
+use crate::gate::{Door, Gate};
+
 /// What tokens refused, by token: shared by the stores of a factory, so that two with one wrong PIN
 /// do not try it twice.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Refusals(Arc<Mutex<BTreeMap<String, Arc<Mutex<Refused>>>>>);
+pub(crate) struct Refusals(Arc<Mutex<BTreeMap<String, Arc<Refused>>>>);
 
-/// The PINs that a token refused since it last took one. Whoever logs in holds it meanwhile.
+/// The PINs that a token refused since it last took one.
 #[derive(Debug, Default)]
-pub(crate) struct Refused(Vec<SecretBytes>);
+pub(crate) struct Refused {
+    pins: Mutex<Vec<SecretBytes>>,
+    logins: Gate,
+}
 
 /// Where a store's PIN comes from.
 #[derive(Debug)]
@@ -24,20 +29,33 @@ pub(crate) struct Pin {
 }
 
 impl Refusals {
-    pub(crate) fn of(&self, token: &str) -> Arc<Mutex<Refused>> {
+    pub(crate) fn of(&self, token: &str) -> Arc<Refused> {
         let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(tokens.entry(token.to_owned()).or_default())
     }
 }
 
 impl Refused {
-    /// The token took a PIN, and with it gave all tries back.
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
+    /// Being the only one that logs in to the token: what one learns of a PIN, the next knows before
+    /// it tries. Two libraries can lead to one token, so that the library's own door is not enough.
+    ///
+    /// # Errors
+    /// `Unavailable` where a login does not come back.
+    pub(crate) fn alone(&self) -> Result<Door<'_>> {
+        self.logins.door("a login")
     }
 
-    pub(crate) fn add(&mut self, pin: SecretBytes) {
-        self.0.push(pin);
+    /// The token took a PIN, and with it gave all tries back.
+    pub(crate) fn clear(&self) {
+        self.pins().clear();
+    }
+
+    pub(crate) fn add(&self, pin: SecretBytes) {
+        self.pins().push(pin);
+    }
+
+    fn pins(&self) -> MutexGuard<'_, Vec<SecretBytes>> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,7 +76,7 @@ impl Pin {
                 format!("the PIN in {} is empty", self.place()),
             ));
         }
-        if refused.0.contains(&pin) {
+        if refused.pins().contains(&pin) {
             return Err(self.refusal());
         }
         Ok(pin)
@@ -121,8 +139,7 @@ mod tests {
         std::fs::write(&path, "1234\n").expect("written");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("a mode");
         let refusals = Refusals::default();
-        let (token, other) = (refusals.of("a"), refusals.of("b"));
-        let (mut refused, other) = (token.lock().expect("whole"), other.lock().expect("whole"));
+        let (refused, other) = (refusals.of("a"), refusals.of("b"));
         let mut pin = Pin::new(CredentialSource::File(path.clone()));
         let first = pin.for_login(&refused).expect("a pin");
         assert_eq!(first.expose(), b"1234");
@@ -153,7 +170,7 @@ mod tests {
         write.write_all(b"1234\n").expect("written");
         drop(write);
         let mut pin = Pin::new(CredentialSource::Fd(read.as_raw_fd()));
-        let mut refused = Refused::default();
+        let refused = Refused::default();
         for _ in 0..2 {
             let came = pin.for_login(&refused).expect("a pin");
             assert_eq!(came.expose(), b"1234");

@@ -7,12 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keyhaul_core::{
     Capabilities, Capability, DeleteOptions, Descriptor, Error, ErrorKind, GetOptions, ListOptions,
-    Metadata, Page, PutOptions, Recipe, Result, Secret, SecretBytes, SecretPath, SecretStore,
-    SecretStoreExt as _, StoreConfig, law, page, wiping_stack,
+    Metadata, Page, PutOptions, Recipe, Request, Result, Secret, SecretBytes, SecretPath,
+    SecretStore, SecretStoreExt as _, StoreConfig, law, page, wiping_stack,
 };
 use tokio::sync::Semaphore;
 
 use crate::MAX_VALUE;
+use crate::caller::Caller;
 use crate::config::{SCHEME, Settings};
 use crate::error::Failure;
 use crate::gate::Gates;
@@ -31,7 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A store in a PKCS#11 token.
 ///
 /// Needs a tokio runtime with its clock enabled. The token is asked on threads of its own, as many as
-/// there are sessions: an abandoned request ends on its thread, with the old value or the new one.
+/// there are sessions: an abandoned request ends on its thread, with the old value or the new one,
+/// and changes nothing that it has not begun to change.
 pub(crate) struct Pkcs11Store {
     descriptor: Descriptor,
     token: Arc<Token>,
@@ -46,13 +48,11 @@ impl Pkcs11Store {
     /// `InvalidConfig` with the option and the rule.
     pub(crate) fn open(config: &StoreConfig, gates: &Gates, refusals: &Refusals) -> Result<Self> {
         let settings = Settings::new(config)?;
-        let location = format!("{SCHEME}:{}", settings.token_name());
         let sessions = settings.sessions as usize;
-        let gate = gates.of(&settings.module);
         Ok(Self {
-            descriptor: Descriptor::new(&config.name, SCHEME, location),
+            descriptor: Descriptor::new(&config.name, SCHEME, settings.location()),
             threads: Arc::new(Semaphore::new(sessions)),
-            token: Arc::new(Token::new(gate, refusals.clone(), settings)),
+            token: Arc::new(Token::new(gates.clone(), refusals.clone(), settings)),
             sessions,
         })
     }
@@ -89,21 +89,23 @@ impl Pkcs11Store {
     async fn write(
         &self,
         path: &SecretPath,
-        wanted: Capability,
+        (wanted, request): (Capability, &Request),
         len: usize,
         make: impl Fn() -> Result<SecretBytes> + Send + 'static,
     ) -> Result<Metadata> {
         law::need(READS | WRITES, wanted)?;
         let path = path.clone();
+        let (caller, waits) = Caller::of(request);
         self.on_thread(move |token| {
             token.with_alone(|desk| {
                 writable(desk, wanted)?;
                 law::not_root(&path)?;
                 law::fits(len, MAX_VALUE)?;
-                objects::write(desk, &path, &make()?)
+                objects::write(desk, &path, &make()?, &caller)
             })
         })
         .await?;
+        drop(waits);
         Ok(Metadata::default())
     }
 }
@@ -163,8 +165,8 @@ impl SecretStore for Pkcs11Store {
         // The thread can outlive the caller, so it owns a copy, in memory as well kept.
         let copy = SecretBytes::copy_from(value.expose());
         let make = move || Ok(SecretBytes::copy_from(copy.expose()));
-        self.write(path, law::to_put(options), value.len(), make)
-            .await
+        let wanted = (law::to_put(options), &options.request);
+        self.write(path, wanted, value.len(), make).await
     }
 
     async fn generate(
@@ -175,6 +177,7 @@ impl SecretStore for Pkcs11Store {
     ) -> Result<Metadata> {
         let recipe = *recipe;
         let wanted = law::to_put(options) | Capability::GENERATE;
+        let wanted = (wanted, &options.request);
         self.write(path, wanted, recipe.length(), move || recipe.make())
             .await
     }
@@ -183,14 +186,17 @@ impl SecretStore for Pkcs11Store {
         let wanted = law::to_delete(options);
         law::need(READS | WRITES, wanted)?;
         let path = path.clone();
-        self.on_thread(move |token| {
+        let (caller, waits) = Caller::of(&options.request);
+        let done = self.on_thread(move |token| {
             token.with_alone(|desk| {
                 writable(desk, wanted)?;
                 law::not_root(&path)?;
-                objects::delete(desk, &path)
+                objects::delete(desk, &path, &caller)
             })
-        })
-        .await
+        });
+        done.await?;
+        drop(waits);
+        Ok(())
     }
 
     async fn list(&self, prefix: &SecretPath, options: &ListOptions) -> Result<Page> {

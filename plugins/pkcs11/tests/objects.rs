@@ -8,7 +8,7 @@ use cryptoki::context::Pkcs11;
 use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 use keyhaul_core::{ErrorKind, GetOptions, ListOptions, PutOptions, SecretPath, SecretStore};
-use support::{Hsm, in_own_process, path, secret};
+use support::{Hsm, in_own_process, path, secret, text};
 
 /// A session of somebody else in this process. It needs the store to have been used before: the
 /// login is the process's.
@@ -66,6 +66,33 @@ async fn what_another_program_put_there_is_a_secret_and_is_replaced_whole() {
         .await
         .expect("deleted");
     assert_eq!(objects(&session, "web01/root").len(), 0);
+}
+
+#[tokio::test]
+async fn a_token_is_found_by_its_uri() {
+    if !in_own_process("a_token_is_found_by_its_uri") {
+        return;
+    }
+    let (hsm, _other) = (Hsm::new("my vms; 50%"), Hsm::new("my vms"));
+    let uri = |model: &str| {
+        format!(
+            "pkcs11:token=my%20vms%3B%2050%25;manufacturer=SoftHSM%20project;model={model}?module-path={}&pin-source=file:{}",
+            hsm.module().display(),
+            hsm.pin_file().display()
+        )
+    };
+    let (a, put) = (path("a"), PutOptions::default());
+    let store = hsm.store_at(&uri("SoftHSM%20v2"));
+    store.put(&a, &secret("value"), &put).await.expect("put");
+    assert_eq!(value(&*hsm.store(), &a).await, "value");
+
+    let store = hsm.store_at(&uri("SoftHSM%20v3"));
+    let error = store.probe().await.expect_err("no such model");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let location =
+        "pkcs11:token=my%20vms%3B%2050%25;manufacturer=SoftHSM%20project;model=SoftHSM%20v3";
+    assert!(error.message().ends_with(location), "{error}");
+    assert_eq!(store.descriptor().location, location);
 }
 
 #[tokio::test]
@@ -163,4 +190,75 @@ async fn readers_beside_writers_see_whole_values_and_never_none() {
     assert!(seen > 0);
     assert_eq!(value(&*reader, &a).await, "60".repeat(420));
     assert_eq!(objects(&session(), "a").len(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_makes_objects_as_opensc_does_keeps_secrets() {
+    if !in_own_process("a_token_that_makes_objects_as_opensc_does_keeps_secrets") {
+        return;
+    }
+    let hsm = Hsm::with_trouble("vms");
+    hsm.trouble("opensc");
+    let store = hsm.store();
+    let (a, put) = (path("a"), PutOptions::default());
+    for word in ["first", "second"] {
+        store.put(&a, &secret(word), &put).await.expect("put");
+        assert_eq!(value(&*store, &a).await, word);
+    }
+    assert_eq!(objects(&session(), "a").len(), 1);
+
+    // It reads an application to a zero byte. Where one fills what the C library gives out, there
+    // is none behind it by chance.
+    let full = "exactly-24-bytes-of-text";
+    let odd = hsm.store_with(&[("application", text(full))]);
+    odd.put(&a, &secret("third"), &put).await.expect("put");
+    assert_eq!(value(&*odd, &a).await, "third");
+
+    // It shortens labels. Nothing would be found at that path again, and another path is this one's
+    // beginning.
+    let (long, beginning) = ("x".repeat(100), format!("{0}/{0}/", "x".repeat(100)));
+    let (long, beginning) = (format!("{beginning}{long}"), format!("{beginning}y"));
+    store
+        .put(&path(&beginning), &secret("short"), &put)
+        .await
+        .expect("short enough");
+    let error = store.put(&path(&long), &secret("long"), &put).await;
+    let error = error.expect_err("too long for the token");
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+    assert!(error.message().contains("CKA_LABEL"), "{error}");
+    assert_eq!(objects(&session(), &long[..254]).len(), 0);
+    assert_eq!(value(&*store, &path(&beginning)).await, "short");
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_keep_an_object_as_it_is_given_loses_no_value() {
+    if !in_own_process("a_token_that_does_not_keep_an_object_as_it_is_given_loses_no_value") {
+        return;
+    }
+    let hsm = Hsm::with_trouble("vms");
+    let store = hsm.store();
+    let (a, put) = (path("a"), PutOptions::default());
+    store.put(&a, &secret("first"), &put).await.expect("put");
+    let lost = [
+        // Which one is the later one, nobody could tell.
+        ("no-ids", "CKA_OBJECT_ID"),
+        ("public", "CKA_PRIVATE"),
+        // Refused by the token itself, which does not say why.
+        ("no-private", "AttributeValueInvalid"),
+    ];
+    for (trouble, named) in lost {
+        hsm.trouble(trouble);
+        let error = store.put(&a, &secret("second"), &put).await;
+        let error = error.expect_err(trouble);
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+        assert!(error.message().contains(named), "{error}");
+        assert_eq!(value(&*store, &a).await, "first");
+        let session = session();
+        assert_eq!(objects(&session, "a").len(), 1);
+        let public = session.find_objects(&labelled("a", false)).expect("found");
+        assert_eq!(public, []);
+    }
+    hsm.trouble("");
+    store.put(&a, &secret("third"), &put).await.expect("put");
+    assert_eq!(value(&*store, &a).await, "third");
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use host::{Folder, built};
 use keyhaul_conformance::Handles;
-use keyhaul_core::registry::Value;
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_core::{ErrorKind, Registry, SecretStore, StoreConfig};
 use keyhaul_plugin_host::PluginFactory;
-use support::{Hsm, PIN, in_own_process, layered};
+use support::{Hsm, PIN, in_own_process, layered, text};
 
 /// A deployment's plugins, as a process has them once.
 struct Plugins {
@@ -28,8 +28,12 @@ impl Plugins {
     }
 
     fn store(&self, hsm: &Hsm) -> Arc<dyn SecretStore> {
+        self.store_with(hsm, &[])
+    }
+
+    fn store_with(&self, hsm: &Hsm, more: &[(&str, Value)]) -> Arc<dyn SecretStore> {
         let library = self.folder.install(&built("deps", "libkeyhaul_pkcs11.so"));
-        let options = host::options([("options", Value::Table(hsm.options(&[])))]);
+        let options = Options::at("keyhaul.toml:2:1", [("options", hsm.options(more))]);
         let url = format!("plugin://{}", library.display());
         let config = StoreConfig::new("hsm", &url, options, "keyhaul.toml:1:1");
         let store = self.registry.open(&config.expect("a config"));
@@ -72,4 +76,25 @@ async fn a_wrong_pin_is_tried_once_through_the_plugin() {
     hsm.set_pin(PIN);
     plugins.store(&hsm).probe().await.expect("the PIN is right");
     assert_eq!(hsm.calls("C_Login"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plugin_takes_a_uri_beside_options_that_agree_with_it() {
+    if !in_own_process("the_plugin_takes_a_uri_beside_options_that_agree_with_it") {
+        return;
+    }
+    let (plugins, hsm) = (Plugins::new(), Hsm::new("vms"));
+    let module = hsm.module().display();
+    let at = |uri: &str| plugins.store_with(&hsm, &[("url", text(uri))]);
+    let uri = format!("pkcs11:token=vms;model=SoftHSM%20v2?module-path={module}");
+    at(&uri).probe().await.expect("there");
+    for (uri, rule) in [
+        ("pkcs11:token=other", "do not say the same"),
+        ("pkcs11:tokn=vms", "unknown attribute"),
+        ("pkcs11:?pin-source=/etc/pin", "do not say the same"),
+    ] {
+        let error = at(uri).probe().await.expect_err(uri);
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+        assert!(error.to_string().contains(rule), "{error}");
+    }
 }

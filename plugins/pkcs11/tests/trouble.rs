@@ -3,11 +3,11 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use keyhaul_core::registry::Value;
-use keyhaul_core::{Capability, ErrorKind, GetOptions, PutOptions};
+use keyhaul_core::{Capability, ErrorKind, GetOptions, PutOptions, Request};
 use support::{Hsm, PIN, impatient, in_own_process, layered, path, secret, text};
 
 #[tokio::test]
@@ -152,8 +152,8 @@ async fn a_token_with_few_sessions_serves_many_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_call_that_hangs_costs_its_thread_and_no_more() {
-    if !in_own_process("a_call_that_hangs_costs_its_thread_and_no_more") {
+async fn a_read_that_hangs_costs_its_thread() {
+    if !in_own_process("a_read_that_hangs_costs_its_thread") {
         return;
     }
     let hsm = Hsm::with_trouble("vms");
@@ -203,4 +203,145 @@ async fn a_login_that_hangs_is_made_once() {
     let error = store.get(&a, &options).await.expect_err("nothing there");
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     assert_eq!(hsm.calls("C_Login"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn writes_go_on_beside_a_read_that_hangs_and_its_answer_counts_for_nothing() {
+    if !in_own_process("writes_go_on_beside_a_read_that_hangs_and_its_answer_counts_for_nothing") {
+        return;
+    }
+    let hsm = Hsm::with_trouble("vms");
+    let stores = [hsm.store(), hsm.store()];
+    let [store, other] = &stores;
+    let (a, put) = (path("a"), PutOptions::default());
+    store.put(&a, &secret("first"), &put).await.expect("put");
+    hsm.trouble("hang-value");
+    let (reader, of_a) = (store.clone(), a.clone());
+    let reading = tokio::spawn(async move { reader.get(&of_a, &GetOptions::default()).await });
+    called(&hsm, "CKA_VALUE", 1).await;
+    // Of another store of the library, and of the same.
+    other.put(&a, &secret("second"), &put).await.expect("put");
+    store.put(&a, &secret("third"), &put).await.expect("put");
+    assert!(!reading.is_finished());
+    hsm.trouble("");
+    let error = reading.await.expect("ended").expect_err("overtaken");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let came = store.get(&a, &GetOptions::default()).await.expect("read");
+    assert_eq!(came.value.expose(), b"third");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_session_whose_opening_hangs_does_not_hold_up_those_that_are_open() {
+    if !in_own_process("a_session_whose_opening_hangs_does_not_hold_up_those_that_are_open") {
+        return;
+    }
+    let hsm = Hsm::with_trouble("vms");
+    let store = hsm.store();
+    let (a, options) = (path("a"), GetOptions::default());
+    store
+        .put(&a, &secret("value"), &PutOptions::default())
+        .await
+        .expect("put");
+    let before = hsm.calls("C_OpenSession");
+    hsm.trouble("hang-value hang-open");
+    let get = || {
+        let (store, a) = (store.clone(), a.clone());
+        tokio::spawn(async move { store.get(&a, &GetOptions::default()).await })
+    };
+    let inside = get();
+    called(&hsm, "CKA_VALUE", 1).await;
+    let entering = get();
+    called(&hsm, "C_OpenSession", before + 1).await;
+    hsm.trouble("hang-open");
+    let came = inside.await.expect("ended").expect("read");
+    assert_eq!(came.value.expose(), b"value");
+    assert!(!entering.is_finished());
+    hsm.trouble("");
+    entering.await.expect("ended").expect("read");
+    store.get(&a, &options).await.expect("read");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_link_to_a_library_leads_to_the_same_gate() {
+    if !in_own_process("a_link_to_a_library_leads_to_the_same_gate") {
+        return;
+    }
+    let hsm = Hsm::with_trouble("vms");
+    let link = hsm.module().with_file_name("link.so");
+    std::os::unix::fs::symlink(hsm.module(), &link).expect("a link");
+    hsm.trouble("hang-login");
+    let (store, linked) = (
+        hsm.store(),
+        hsm.store_with(&[("module", text(&link.to_string_lossy()))]),
+    );
+    let logging_in = tokio::spawn(async move { store.probe().await });
+    called(&hsm, "C_Login", 1).await;
+    let before = hsm.calls("C_OpenSession");
+    let hasty = impatient(linked.clone(), Duration::from_millis(300));
+    let error = hasty.probe().await.expect_err("another is at the door");
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    // Through a gate of its own it would have come so far.
+    assert_eq!(hsm.calls("C_OpenSession"), before);
+    hsm.trouble("");
+    logging_in.await.expect("ended").expect("logged in");
+    linked.probe().await.expect("at the door, then");
+    assert!(hsm.calls("C_OpenSession") > before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_change_that_nobody_waits_for_any_more_is_not_made() {
+    if !in_own_process("a_change_that_nobody_waits_for_any_more_is_not_made") {
+        return;
+    }
+    let hsm = Hsm::with_trouble("vms");
+    let store = hsm.store();
+    let (a, put) = (path("a"), PutOptions::default());
+    store.put(&a, &secret("first"), &put).await.expect("put");
+
+    // Whoever asked has gone.
+    let hasty = impatient(store.clone(), Duration::from_millis(200));
+    hsm.trouble("hang");
+    let error = hasty.put(&a, &secret("late"), &put).await;
+    assert_eq!(error.expect_err("hangs").kind(), ErrorKind::Timeout);
+    let error = hasty.delete(&a, &Default::default()).await;
+    assert_eq!(error.expect_err("hangs").kind(), ErrorKind::Timeout);
+    hsm.trouble("");
+    // Those are at the gate before it.
+    let came = store.get(&a, &GetOptions::default()).await.expect("read");
+    assert_eq!(came.value.expose(), b"first");
+    assert_eq!(hsm.calls("C_CreateObject"), 1);
+
+    // Whoever asked is there still, and their time is up.
+    let searches = hsm.calls("C_FindObjectsInit");
+    let until = Instant::now() + Duration::from_millis(100);
+    let late = put
+        .clone()
+        .request(Request::default().deadline(Some(until)));
+    hsm.trouble("hang");
+    let (writer, of_a) = (store.clone(), a.clone());
+    let writing = tokio::spawn(async move { writer.put(&of_a, &secret("late"), &late).await });
+    called(&hsm, "C_FindObjectsInit", searches + 1).await;
+    tokio::time::sleep_until(until.into()).await;
+    hsm.trouble("");
+    let error = writing.await.expect("ended").expect_err("too late");
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    let came = store.get(&a, &GetOptions::default()).await.expect("read");
+    assert_eq!(came.value.expose(), b"first");
+    // The control: whose time is not up, writes.
+    let later = Instant::now() + Duration::from_secs(60);
+    let put = put.request(Request::default().deadline(Some(later)));
+    store.put(&a, &secret("second"), &put).await.expect("put");
+    assert_eq!(hsm.calls("C_CreateObject"), 2);
+}
+
+/// Until a function of the library was called so often.
+async fn called(hsm: &Hsm, function: &str, times: usize) {
+    let waits = async {
+        while hsm.calls(function) < times {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let limit = Duration::from_secs(20);
+    let came = tokio::time::timeout(limit, waits).await;
+    came.unwrap_or_else(|_| panic!("{function} is not called"));
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyhaul_core::layers::{LayerSettings, standard};
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_core::{SecretBytes, SecretPath, SecretStore, StoreConfig, StoreFactory};
 use keyhaul_pkcs11::Pkcs11Factory;
 
@@ -103,6 +103,13 @@ impl Hsm {
         self.store_with(&[])
     }
 
+    /// A store at this URI, without any options.
+    pub fn store_at(&self, uri: &str) -> Arc<dyn SecretStore> {
+        let config = StoreConfig::new("hsm", uri, Options::default(), "keyhaul.toml:2:1");
+        let config = config.expect("a config");
+        self.factory.open(&config).expect("no I/O, no failure")
+    }
+
     /// A store in the token with these options too.
     pub fn store_with(&self, more: &[(&str, Value)]) -> Arc<dyn SecretStore> {
         let place = "keyhaul.toml:2:1";
@@ -119,12 +126,7 @@ impl Hsm {
             ("pin", text(&pin)),
             ("token", text(&self.label)),
         ];
-        let options = own.iter().chain(more).map(|(name, value)| {
-            let value = value.clone();
-            let place = "keyhaul.toml:3:1".to_owned();
-            ((*name).to_owned(), OptionValue { value, place })
-        });
-        Options(options.collect())
+        Options::at("keyhaul.toml:3:1", own.iter().chain(more).cloned())
     }
 
     /// Writes the PIN that the store reads.
@@ -142,13 +144,19 @@ impl Hsm {
         fs::rename(new, self.folder.path().join("trouble")).expect("moved");
     }
 
+    /// Where the library is.
+    pub fn module(&self) -> &Path {
+        &self.module
+    }
+
     /// How often a function of the library was called.
     pub fn calls(&self, function: &str) -> usize {
         let log = fs::read_to_string(self.folder.path().join("calls")).unwrap_or_default();
         log.lines().filter(|line| *line == function).count()
     }
 
-    fn pin_file(&self) -> PathBuf {
+    /// The file that the store reads the PIN from.
+    pub fn pin_file(&self) -> PathBuf {
         self.folder.path().join("pin")
     }
 }
