@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use keyhaul_core::registry::{OptionKind, OptionSpec};
+use keyhaul_core::registry::{OptionKind, OptionSpec, Options};
 use keyhaul_core::{Error, ErrorKind, Result, StoreConfig};
+
+use crate::credstore;
 
 pub(crate) const SCHEME: &str = "systemd-creds";
 const PROGRAM: &str = "/usr/bin/systemd-creds";
@@ -23,7 +25,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         name: "folder",
         kind: OptionKind::Text,
         default: "none: it is needed",
-        help: "Where the credentials lie, an absolute path, as /etc/credstore.encrypted. Only root or the user may be able to write to it.",
+        help: "Where the credentials lie, an absolute path, as /var/lib/keyhaul/credentials. Only root or the user may be able to write to it or above it, and systemd takes none of its own from there.",
     },
     OptionSpec {
         name: "key",
@@ -75,49 +77,44 @@ impl Settings {
             )
             .with_advice("name the folder by the option `folder`"));
         }
-        let folder = absolute(config, "folder")?.ok_or_else(|| {
+        let options = &config.options;
+        let folder = absolute(options, "folder")?.ok_or_else(|| {
             invalid("a systemd-creds store needs `folder`")
-                .with_advice("as folder = \"/etc/credstore.encrypted\"")
+                .with_advice("as folder = \"/var/lib/keyhaul/credentials\"")
         })?;
         if folder.parent().is_none() {
-            return Err(at(config, "folder", "`folder` is not `/`"));
+            return Err(options.invalid("folder", "`folder` is not `/`"));
         }
-        let key = config.options.text("key").unwrap_or("auto");
+        credstore::refuse_named(&folder).map_err(|error| options.placed("folder", error))?;
+        let key = options.text("key").unwrap_or("auto");
         if !KEYS.contains(&key) {
-            return Err(at(
-                config,
-                "key",
-                format!("`key` is one of: {}", KEYS.join(", ")),
-            ));
+            return Err(options.invalid("key", format!("`key` is one of: {}", KEYS.join(", "))));
         }
         Ok(Self {
-            create: config.options.boolean("create").unwrap_or(false),
+            create: options.boolean("create").unwrap_or(false),
             folder,
             key: key.to_owned(),
-            program: absolute(config, "program")?.unwrap_or_else(|| PROGRAM.into()),
-            tpm2_device: device(config)?,
-            tpm2_pcrs: pcrs(config)?,
+            program: absolute(options, "program")?.unwrap_or_else(|| PROGRAM.into()),
+            tpm2_device: device(options)?,
+            tpm2_pcrs: pcrs(options)?,
         })
     }
 }
 
 /// A path, or what a library of the TPM software stack takes, as `swtpm:port=2321`.
-fn device(config: &StoreConfig) -> Result<Option<String>> {
-    match config.options.text("tpm2-device") {
-        Some(text) if text.is_empty() || text.contains(char::is_control) => Err(at(
-            config,
-            "tpm2-device",
-            "`tpm2-device` is a path, as /dev/tpmrm0",
-        )),
+fn device(options: &Options) -> Result<Option<String>> {
+    match options.text("tpm2-device") {
+        Some(text) if text.is_empty() || text.contains(char::is_control) => {
+            Err(options.invalid("tpm2-device", "`tpm2-device` is a path, as /dev/tpmrm0"))
+        }
         text => Ok(text.map(str::to_owned)),
     }
 }
 
-fn pcrs(config: &StoreConfig) -> Result<Option<String>> {
+fn pcrs(options: &Options) -> Result<Option<String>> {
     let is_pcr = |text: &str| text.parse().is_ok_and(|number: u8| number < 24);
-    match config.options.text("tpm2-pcrs") {
-        Some(text) if !text.is_empty() && !text.split('+').all(is_pcr) => Err(at(
-            config,
+    match options.text("tpm2-pcrs") {
+        Some(text) if !text.is_empty() && !text.split('+').all(is_pcr) => Err(options.invalid(
             "tpm2-pcrs",
             "`tpm2-pcrs` has numbers below 24 with + between them",
         )),
@@ -125,13 +122,11 @@ fn pcrs(config: &StoreConfig) -> Result<Option<String>> {
     }
 }
 
-fn absolute(config: &StoreConfig, option: &str) -> Result<Option<PathBuf>> {
-    match config.options.text(option) {
-        Some(text) if !text.starts_with('/') || text.contains('\0') => Err(at(
-            config,
-            option,
-            format!("`{option}` is an absolute path"),
-        )),
+fn absolute(options: &Options, option: &str) -> Result<Option<PathBuf>> {
+    match options.text(option) {
+        Some(text) if !text.starts_with('/') || text.contains('\0') => {
+            Err(options.invalid(option, format!("`{option}` is an absolute path")))
+        }
         text => Ok(text.map(PathBuf::from)),
     }
 }
@@ -140,17 +135,8 @@ fn invalid(rule: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidConfig, rule)
 }
 
-fn at(config: &StoreConfig, option: &str, rule: impl Into<Cow<'static, str>>) -> Error {
-    match config.options.place(option) {
-        Some(place) => invalid(rule).with_place(place),
-        None => invalid(rule),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use keyhaul_core::registry::{OptionValue, Options, Value};
-
     use super::*;
 
     #[test]
@@ -163,12 +149,7 @@ mod tests {
     }
 
     fn settings(url: &str, options: &[(&str, &str)]) -> Result<Settings> {
-        let options = options.iter().map(|(name, text)| {
-            let value = Value::Text((*text).to_owned());
-            let place = "keyhaul.toml:3:1".to_owned();
-            ((*name).to_owned(), OptionValue { value, place })
-        });
-        let options = Options(options.collect());
+        let options = Options::at("keyhaul.toml:3:1", options.iter().copied());
         Settings::new(&StoreConfig::new(
             "creds",
             url,
@@ -190,11 +171,16 @@ mod tests {
     #[test]
     fn what_means_nothing_or_protects_nothing_is_refused() {
         type Options<'a> = &'a [(&'a str, &'a str)];
-        let cases: [(&str, Options<'_>, &str); 9] = [
+        let cases: [(&str, Options<'_>, &str); 10] = [
             ("systemd-creds:", &[], "needs `folder`"),
             ("systemd-creds:///a", &[("folder", "/a")], "nothing more"),
             ("systemd-creds:", &[("folder", "a")], "absolute"),
             ("systemd-creds:", &[("folder", "/")], "not `/`"),
+            (
+                "systemd-creds:",
+                &[("folder", "/etc/credstore.encrypted")],
+                "systemd takes",
+            ),
             (
                 "systemd-creds:",
                 &[("folder", "/a"), ("key", "null")],

@@ -6,40 +6,81 @@ use base64ct::{Base64, Encoding as _};
 use keyhaul_core::{Error, ErrorKind, Result};
 
 /// The id of systemd's fixed key of no length, `CRED_AES256_GCM_BY_NULL`.
-const NO_KEY: [u8; 16] = [
-    0x05, 0x84, 0x69, 0xda, 0xf6, 0xf5, 0x43, 0x24, 0x80, 0x05, 0x49, 0xda, 0x0f, 0x8e, 0xa2, 0xfb,
-];
-/// `CRED_AES256_GCM_BY_HOST`.
-const HOST: [u8; 16] = [
-    0x5a, 0x1c, 0x6a, 0x86, 0xdf, 0x9d, 0x40, 0x96, 0xb1, 0xd5, 0xa6, 0x5e, 0x08, 0x62, 0xf1, 0x9a,
-];
-/// `CRED_AES256_GCM_BY_TPM2_HMAC`.
-const TPM2: [u8; 16] = [
-    0x0c, 0x7c, 0xc0, 0x7b, 0x11, 0x76, 0x45, 0x91, 0x9c, 0x4b, 0x0b, 0xea, 0x08, 0xbc, 0x20, 0xfe,
-];
-/// `CRED_AES256_GCM_BY_HOST_AND_TPM2_HMAC`.
-const HOST_AND_TPM2: [u8; 16] = [
-    0x93, 0xa8, 0x94, 0x09, 0x48, 0x74, 0x44, 0x90, 0x90, 0xca, 0xf2, 0xfc, 0x93, 0xca, 0xb5, 0x53,
-];
+const NO_KEY: u128 = 0x058469da_f6f54324_800549da_0f8ea2fb;
 
-/// What a credential is sealed to. Newer versions of systemd know more than these.
+/// What a credential needs to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SealedTo {
-    Host,
-    HostAndTpm2,
-    Other,
-    Tpm2,
+pub(crate) struct SealedTo {
+    pub(crate) host_key: bool,
+    pub(crate) tpm2: bool,
+    /// A signature of the TPM2's state, and not that state alone.
+    pub(crate) signature: bool,
+    /// Whether it is one of those below. Of others it may be anything, so both keys are needed.
+    pub(crate) known: bool,
 }
 
 impl SealedTo {
-    pub(crate) fn needs_host_key(self) -> bool {
-        matches!(self, Self::Host | Self::HostAndTpm2)
-    }
-
-    pub(crate) fn needs_tpm2(self) -> bool {
-        matches!(self, Self::HostAndTpm2 | Self::Tpm2)
-    }
+    const HOST: Self = Self {
+        host_key: true,
+        tpm2: false,
+        signature: false,
+        known: true,
+    };
+    const TPM2: Self = Self {
+        host_key: false,
+        tpm2: true,
+        ..Self::HOST
+    };
+    const TPM2_SIGNED: Self = Self {
+        signature: true,
+        ..Self::TPM2
+    };
+    const HOST_AND_TPM2: Self = Self {
+        tpm2: true,
+        ..Self::HOST
+    };
+    const HOST_AND_TPM2_SIGNED: Self = Self {
+        signature: true,
+        ..Self::HOST_AND_TPM2
+    };
+    const UNKNOWN: Self = Self {
+        known: false,
+        ..Self::HOST_AND_TPM2
+    };
 }
+
+/// The ids that systemd knows, each by its name there without `CRED_AES256_GCM_BY_`. The scoped ones
+/// are a user's own, from version 256 on.
+const KNOWN: [(u128, SealedTo); 8] = [
+    // HOST
+    (0x5a1c6a86_df9d4096_b1d5a65e_0862f19a, SealedTo::HOST),
+    // HOST_SCOPED
+    (0x55b9ed1d_38594d43_a8319d2e_bb332ac6, SealedTo::HOST),
+    // TPM2_HMAC
+    (0x0c7cc07b_11764591_9c4b0bea_08bc20fe, SealedTo::TPM2),
+    // TPM2_HMAC_WITH_PK
+    (0xfaf7eb93_41e3412c_a1a436f9_5a29362f, SealedTo::TPM2_SIGNED),
+    // HOST_AND_TPM2_HMAC
+    (
+        0x93a89409_48744490_90caf2fc_93cab553,
+        SealedTo::HOST_AND_TPM2,
+    ),
+    // HOST_AND_TPM2_HMAC_SCOPED
+    (
+        0xef4ac136_79a9480e_a7db6889_7f9f165d,
+        SealedTo::HOST_AND_TPM2,
+    ),
+    // HOST_AND_TPM2_HMAC_WITH_PK
+    (
+        0xaf4950a8_49134eb1_a7384630_4ff30c05,
+        SealedTo::HOST_AND_TPM2_SIGNED,
+    ),
+    // HOST_AND_TPM2_HMAC_WITH_PK_SCOPED
+    (
+        0xadbc4ca3_efb64201_ba881b6f_2e4095ea,
+        SealedTo::HOST_AND_TPM2_SIGNED,
+    ),
+];
 
 /// What a credential is sealed to.
 ///
@@ -58,23 +99,17 @@ pub(crate) fn sealed_to(credential: &[u8]) -> Result<SealedTo> {
         Ok(decoded) if decoded.len() == 18 => {}
         _ => return Err(corrupt("is no encrypted credential")),
     }
-    let is = |id: [u8; 16]| bytes.starts_with(&id);
-    if is(NO_KEY) {
+    if bytes.starts_with(&NO_KEY.to_be_bytes()) {
         return Err(
             corrupt("is encrypted to no key: anybody could have made it").with_advice(
                 "encrypt it anew with --with-key=host, or set the secret through keyhaul",
             ),
         );
     }
-    Ok(if is(HOST) {
-        SealedTo::Host
-    } else if is(TPM2) {
-        SealedTo::Tpm2
-    } else if is(HOST_AND_TPM2) {
-        SealedTo::HostAndTpm2
-    } else {
-        SealedTo::Other
-    })
+    let known = KNOWN
+        .iter()
+        .find(|(id, _)| bytes.starts_with(&id.to_be_bytes()));
+    Ok(known.map_or(SealedTo::UNKNOWN, |(_, sealed_to)| *sealed_to))
 }
 
 fn corrupt(what: &str) -> Error {
@@ -89,7 +124,7 @@ mod tests {
     fn a_credential_under_no_key_is_refused_however_it_is_broken_into_lines() {
         // As systemd-creds 252 began them, with --with-key=host and --with-key=tpm2-absent.
         let host = sealed_to(b"Whxqht+dQJax1aZeCGLxmiAAAAABAAAADAAAABAAAADW");
-        assert_eq!(host.expect("the host's key"), SealedTo::Host);
+        assert_eq!(host.expect("the host's key"), SealedTo::HOST);
         for none in [
             "BYRp2vb1QySABUnaD46i+yAAAAABAAAADAAAABAAAADT",
             "BYRp\n2vb1 QySA\tBUnaD46i+yAA\r\nAAABAAAADAAAABAAAADT",

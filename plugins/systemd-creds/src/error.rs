@@ -10,17 +10,14 @@ pub(crate) fn io_error(doing: &str, path: &Path, error: impl Into<io::Error>) ->
     Error::io(format!("{doing} {} failed", path.display()), error.into())
 }
 
-/// The program cannot be started.
-pub(crate) fn no_program(program: &Path, error: io::Error) -> Error {
+/// The program is there and cannot be started.
+pub(crate) fn not_started(program: &Path, error: io::Error) -> Error {
+    let said = format!("{} cannot be started", program.display());
+    // It is there itself: what is missing is what a script is to be run by.
     if error.kind() == io::ErrorKind::NotFound {
-        return Error::new(
-            ErrorKind::InvalidConfig,
-            format!("there is no {}", program.display()),
-        )
-        .with_advice("it comes with systemd, from version 250 on: apt-get install systemd")
-        .with_source(error);
+        return Error::new(ErrorKind::InvalidConfig, said).with_source(error);
     }
-    Error::io(format!("{} cannot be started", program.display()), error)
+    Error::io(said, error)
 }
 
 /// A defect of ours: the environment broke a promise that the code relies on.

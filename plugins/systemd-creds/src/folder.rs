@@ -6,10 +6,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use keyhaul_core::{Error, ErrorKind, Result, random};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use keyhaul_core::{Error, ErrorKind, Result, random, trust};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
+use crate::credstore;
 use crate::error::io_error;
 
 /// systemd's `CREDENTIAL_ENCRYPTED_SIZE_MAX`: it opens nothing longer.
@@ -47,36 +48,32 @@ pub(crate) struct Sealed {
 
 impl Folder {
     /// Opens the folder; none where there is none.
+    ///
+    /// # Errors
+    /// `PermissionDenied` where others could exchange credentials in it, `InvalidConfig` where systemd
+    /// takes its own from it.
     pub(crate) fn open(path: &Path) -> Result<Option<Self>> {
-        let fd = match rustix::fs::open(path, FOLDER, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(io_error("opening", path, error)),
+        let Some(real) = trust::folder("the folder of credentials", path)? else {
+            return Ok(None);
         };
-        let stat = rustix::fs::fstat(&fd).map_err(|error| io_error("opening", path, error))?;
-        let us = rustix::process::geteuid().as_raw();
-        if ![0, us].contains(&stat.st_uid) || stat.st_mode & 0o022 != 0 {
-            return Err(Error::new(
-                ErrorKind::PermissionDenied,
-                format!(
-                    "{} belongs to uid {} with mode {:04o}: others could exchange credentials",
-                    path.display(),
-                    stat.st_uid,
-                    stat.st_mode & 0o7777
-                ),
-            )
-            .with_advice(format!("chown {us} {0}; chmod 0700 {0}", path.display())));
-        }
-        Ok(Some(Self {
-            fd,
-            path: path.to_owned(),
-        }))
+        let failed = |error| io_error("opening", path, error);
+        let fd = rustix::fs::open(&real, FOLDER, Mode::empty()).map_err(failed)?;
+        let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+        credstore::refuse_named(&real)?;
+        credstore::refuse_itself(&real, &stat)?;
+        let path = path.to_owned();
+        Ok(Some(Self { fd, path }))
     }
 
     /// Opens the folder, made where there is none. The folder it lies in is there.
     pub(crate) fn make(path: &Path) -> Result<Self> {
         match rustix::fs::mkdir(path, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
+            Err(Errno::NOENT) => {
+                let said = format!("there is no folder to make {} in", path.display());
+                return Err(Error::new(ErrorKind::Unavailable, said)
+                    .with_advice("mount what it lies on, or make the folders above it"));
+            }
             Err(error) => return Err(io_error("making the folder", path, error)),
         }
         if let Some(parent) = path.parent() {
@@ -179,7 +176,7 @@ impl Folder {
 
     fn place(&self, temporary: &str, name: &str, only_new: bool) -> Result<()> {
         let done = if only_new {
-            rustix::fs::linkat(&self.fd, temporary, &self.fd, name, AtFlags::empty())
+            self.place_new(temporary, name)
         } else {
             rustix::fs::renameat(&self.fd, temporary, &self.fd, name)
         };
@@ -189,8 +186,32 @@ impl Folder {
                 ErrorKind::AlreadyExists,
                 "there is such a secret already",
             )),
+            Err(Errno::OPNOTSUPP) if only_new => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the file system of {} takes no new name without overwriting what may be there",
+                    self.path.display()
+                ),
+            )
+            .with_advice("keep the folder on a file system that renames so or has hard links")),
             Err(error) => Err(io_error("writing", &self.path.join(name), error)),
         }
+    }
+
+    fn place_new(&self, temporary: &str, name: &str) -> Result<(), Errno> {
+        let only_new = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(&self.fd, temporary, &self.fd, name, only_new) {
+            // NFS and some others cannot, but have links.
+            Err(Errno::INVAL | Errno::NOSYS) => match self.link(temporary, name) {
+                Err(Errno::PERM | Errno::NOSYS) => Err(Errno::OPNOTSUPP),
+                done => done,
+            },
+            done => done,
+        }
+    }
+
+    fn link(&self, temporary: &str, name: &str) -> Result<(), Errno> {
+        rustix::fs::linkat(&self.fd, temporary, &self.fd, name, AtFlags::empty())
     }
 
     /// Removes what killed writers left.
@@ -228,4 +249,27 @@ fn written(stat: &Stat) -> Option<SystemTime> {
     let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
     let seconds = u64::try_from(stat.st_mtime).ok()?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_renamed_so_is_linked_and_takes_no_name_that_is_taken() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = Folder::open(place.path()).expect("ours").expect("there");
+        for name in ["a", "b"] {
+            folder.fill(name, name.as_bytes()).expect("written");
+        }
+        for take in [Folder::link, Folder::place_new] {
+            assert_eq!(take(&folder, "a", "b"), Err(Errno::EXIST));
+            assert_eq!(std::fs::read(place.path().join("b")).expect("b"), b"b");
+        }
+        folder.link("a", "linked").expect("free");
+        folder.place_new("a", "renamed").expect("free");
+        for name in ["linked", "renamed"] {
+            assert_eq!(std::fs::read(place.path().join(name)).expect(name), b"a");
+        }
+    }
 }

@@ -28,6 +28,9 @@
 //!
 //! # What is refused, and what is not claimed
 //!
+//! - **systemd's own folders** (`/etc/credstore.encrypted` and the like), whichever way leads there:
+//!   its services import from them what has the right name, and names are what VMs' definitions say.
+//! - A folder or a program that others could exchange: it and all above it are root's or the user's.
 //! - **A credential under no key** (`--with-key=null`, in older versions `tpm2-absent`): anybody
 //!   could have made it. systemd opens it where there is no TPM2; the store does not.
 //! - A file under another's name is refused by systemd itself. Only one that was encrypted with an
@@ -40,10 +43,12 @@
 //! [layers]: keyhaul_core::layers
 
 mod config;
+mod credstore;
 mod engine;
 mod envelope;
 mod error;
 mod folder;
+mod host;
 mod names;
 mod program;
 mod sealer;

@@ -2,17 +2,19 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use keyhaul_core::{Error, ErrorKind, Result, SecretBytes, SecretWriter};
+use keyhaul_core::trust::{self, Sticky};
+use keyhaul_core::{Error, ErrorKind, Result, SecretBytes, SecretWriter, misleads};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
-use crate::error::{internal, no_program};
+use crate::error::{internal, not_started};
 
 /// What a pipe holds by default, so that one step takes all of it.
 const STEP: usize = 64 * 1024;
@@ -43,7 +45,8 @@ impl Program {
     /// until `deadline`, and never longer than the limit.
     ///
     /// # Errors
-    /// `InvalidConfig` where there is no such program, `Timeout`, and `TooLarge`.
+    /// `InvalidConfig` where there is no such program, `PermissionDenied` where others could exchange
+    /// it, `Timeout`, and `TooLarge`.
     pub(crate) fn run(
         &self,
         arguments: &[&str],
@@ -53,7 +56,9 @@ impl Program {
     ) -> Result<Ended> {
         let until = Instant::now() + self.limit;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
-        let child = Command::new(&self.path)
+        let child = Command::new(self.trusted()?)
+            // It may be one of many in one file, that goes by this.
+            .arg0(&self.path)
             .args(arguments)
             .env_clear()
             .current_dir("/")
@@ -61,12 +66,23 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|error| no_program(&self.path, error))?;
+            .map_err(|error| not_started(&self.path, error))?;
         let mut run = Run::new(&self.path, child, input, most, until)?;
         while run.is_on() {
             run.step()?;
         }
         run.end()
+    }
+
+    /// The file itself, which nobody else can change: it is given every value. Looked at before each
+    /// run, by a few system calls.
+    fn trusted(&self) -> Result<PathBuf> {
+        let come = trust::file("the program", &self.path, Sticky::Above);
+        come.map_err(|error| match error.kind() {
+            ErrorKind::InvalidConfig => error
+                .with_advice("it comes with systemd, from version 250 on: apt-get install systemd"),
+            _ => error,
+        })
     }
 }
 
@@ -267,7 +283,7 @@ fn read(from: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Option<usize>, Errno>
 fn last_line(said: &[u8]) -> Option<String> {
     let said = String::from_utf8_lossy(said);
     let line = said.lines().rev().find(|line| !line.trim().is_empty())?;
-    let clean = line.chars().filter(|letter| !letter.is_control());
+    let clean = line.chars().filter(|letter| !misleads(*letter));
     Some(clean.take(300).collect::<String>().trim().to_owned())
 }
 

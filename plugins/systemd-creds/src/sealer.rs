@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use keyhaul_core::{Error, ErrorKind, Result, SecretBytes};
-use rustix::fs::Access;
-use rustix::io::Errno;
 
 use crate::MAX_VALUE;
 use crate::config::Settings;
 use crate::envelope::{self, SealedTo};
+use crate::host;
 use crate::program::{Ended, Program};
 
 /// The most that systemd encrypts: others may have written more than the store does.
@@ -17,8 +16,10 @@ const LARGEST: usize = 1024 * 1024;
 const LARGEST_SEALED: usize = MAX_VALUE * 2;
 /// How long a run of the program may take: a TPM can be slow, and busy.
 const LIMIT: Duration = Duration::from_secs(20);
-/// Where systemd keeps the host's key.
-const HOST_KEY: &str = "/var/lib/systemd/credential.secret";
+/// The first version that has the program.
+const OLDEST: u32 = 250;
+/// The name of what is sealed to see whether that works.
+const TRIAL: &str = "keyhaul-trial";
 
 /// Seals and opens values, each by a run of the program.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl Sealer {
     ) -> Result<SecretBytes> {
         let sealed = match self.encrypt(name, &self.key, value.expose(), deadline)? {
             Ended::Well(sealed) => sealed,
-            Ended::Badly(said) => return Err(self.not_sealed(said)),
+            Ended::Badly(said) => return Err(self.not_sealed(deadline, said)),
         };
         // What this store would not read, it does not write. systemd 252 seals what it never opens
         // again: values near its limit, and those bound to no PCR at all.
@@ -98,19 +99,52 @@ impl Sealer {
         }
     }
 
-    /// Whether the program is there and answers.
+    /// Whether the program is there, and what `key` names can be sealed to and opened again. Nothing
+    /// is changed: a host without a key is not given one.
     ///
     /// # Errors
-    /// `InvalidConfig` where it is no such program.
+    /// `InvalidConfig` where it is no such program, those of [`Sealer::seal`].
     pub(crate) fn works(&self) -> Result<()> {
-        match self.program.run(&["--version"], b"", LARGEST, None)? {
-            Ended::Well(_) => Ok(()),
-            Ended::Badly(said) => Err(Error::new(
-                ErrorKind::InvalidConfig,
-                format!("{} does not work", self.name),
-            )
-            .with_source(said)),
+        self.version(None)?;
+        if self.uses_host_key() && host::has_no_key() {
+            // Where /var is in memory, `auto` is the TPM2 alone.
+            if self.key == "auto" && self.has_tpm2(None) {
+                return Ok(());
+            }
+            return Err(host::no_key().with_advice(
+                "make it: systemd-creds setup; or mount /var, or restore the key from a backup",
+            ));
         }
+        let value = SecretBytes::copy_from(TRIAL.as_bytes());
+        self.seal(TRIAL, &value, None).map(drop)
+    }
+
+    /// The version of systemd that the program is of.
+    fn version(&self, deadline: Option<Instant>) -> Result<u32> {
+        let said = match self.program.run(&["--version"], b"", LARGEST, deadline)? {
+            Ended::Well(said) => said,
+            Ended::Badly(said) => {
+                let does_not = self.is_no_program("does not say its version");
+                return Err(does_not.with_source(said));
+            }
+        };
+        // As "systemd 252 (252.39-1~deb12u2)" and "systemd 257.1".
+        let number = std::str::from_utf8(said.expose())
+            .ok()
+            .and_then(|said| said.strip_prefix("systemd "))
+            .and_then(|rest| rest.split(|letter: char| !letter.is_ascii_digit()).next())
+            .and_then(|number| number.parse().ok());
+        match number {
+            Some(version) if version >= OLDEST => Ok(version),
+            Some(version) => Err(self.is_no_program(&format!("is of systemd {version}"))),
+            None => Err(self.is_no_program("does not say its version")),
+        }
+    }
+
+    fn is_no_program(&self, why: &str) -> Error {
+        Error::new(ErrorKind::InvalidConfig, format!("{} {why}", self.name)).with_advice(format!(
+            "`program` is a systemd-creds of version {OLDEST} or later"
+        ))
     }
 
     fn encrypt(
@@ -151,24 +185,38 @@ impl Sealer {
         deadline: Option<Instant>,
         said: String,
     ) -> Error {
-        let error = if sealed_to.needs_host_key()
-            && let Some(error) = no_host_key()
-        {
-            error
-        } else if sealed_to.needs_tpm2() && !self.has_tpm2(deadline) {
-            Error::new(
-                ErrorKind::Unavailable,
-                format!("the credential {name} is sealed to a TPM2, and there is none that systemd can use"),
-            )
-            .with_advice("`systemd-creds has-tpm2` says what is missing: firmware, driver or libraries")
-        } else {
-            self.damaged(name, sealed_to)
+        self.missing(name, sealed_to, deadline)
+            .unwrap_or_else(|| self.damaged(name, sealed_to))
+            .with_source(said)
+    }
+
+    /// Why it does not open, where that is not its own fault.
+    fn missing(&self, name: &str, sealed_to: SealedTo, deadline: Option<Instant>) -> Option<Error> {
+        if sealed_to.host_key && host::has_no_key() {
+            return Some(host::no_key().with_advice(
+                "if /var is not mounted yet, mount it; if the host was set up anew, restore the key from a backup, or set the secrets anew",
+            ));
+        }
+        let version = match self.version(deadline) {
+            Ok(version) => version,
+            Err(error) => return Some(error),
         };
-        error.with_source(said)
+        if sealed_to.host_key
+            && let Some(error) = host::no_right_to_key(version)
+        {
+            return Some(error);
+        }
+        if host::asks_service(version) && !self.does(&self.key, deadline) {
+            return Some(host::refused_by_service());
+        }
+        if sealed_to.tpm2 && !self.has_tpm2(deadline) {
+            return Some(host::no_tpm2(name, sealed_to));
+        }
+        sealed_to.signature.then(|| host::no_signature(name))?
     }
 
     fn damaged(&self, name: &str, sealed_to: SealedTo) -> Error {
-        let advice = if sealed_to.needs_tpm2() {
+        let advice = if sealed_to.tpm2 {
             "it is sealed to a state of this machine's TPM2, which firmware or Secure Boot's keys may have changed, or it was encrypted on another host, or is damaged: restore it from a backup, or set the secret anew"
         } else {
             "it was encrypted on another host, or for another name, or is damaged: restore it from a backup, or set the secret anew"
@@ -180,10 +228,23 @@ impl Sealer {
         .with_advice(advice)
     }
 
-    /// Whether there is a TPM2 to seal to: nothing is sealed, to see.
+    /// Whether there is a TPM2 to seal to: nothing is kept, to see.
     fn has_tpm2(&self, deadline: Option<Instant>) -> bool {
-        let asked = self.encrypt("nothing", "tpm2", b"", deadline);
+        let asked = self.encrypt(TRIAL, "tpm2", b"", deadline);
         matches!(asked, Ok(Ended::Well(_)))
+    }
+
+    /// Whether something is sealed to this key, and opens again.
+    fn does(&self, key: &str, deadline: Option<Instant>) -> bool {
+        let Ok(Ended::Well(sealed)) = self.encrypt(TRIAL, key, b"", deadline) else {
+            return false;
+        };
+        let opened = self.decrypt(TRIAL, None, sealed.expose(), deadline);
+        matches!(opened, Ok(Ended::Well(_)))
+    }
+
+    fn uses_host_key(&self) -> bool {
+        self.key != "tpm2"
     }
 
     fn not_to_be_trusted(&self) -> Error {
@@ -194,44 +255,20 @@ impl Sealer {
         .with_advice("nothing was written: another `key`, or other `tpm2-pcrs`, may do")
     }
 
-    fn not_sealed(&self, said: String) -> Error {
+    fn not_sealed(&self, deadline: Option<Instant>, said: String) -> Error {
         // Where there is no host's key, the program makes one: that is no reason.
-        no_right_to_the_key()
-            .unwrap_or_else(|| {
-                Error::new(
-                    ErrorKind::Unavailable,
-                    format!("{} encrypts nothing", self.name),
-                )
-                .with_advice("what it says stands below; `key` chooses what it seals to")
-            })
-            .with_source(said)
-    }
-}
-
-/// Why what is sealed to the host's key does not open, where that is the key's fault.
-fn no_host_key() -> Option<Error> {
-    match rustix::fs::access(HOST_KEY, Access::EXISTS) {
-        Err(Errno::NOENT) => Some(
+        let why = match self.version(deadline) {
+            Ok(version) if self.uses_host_key() => host::no_right_to_key(version),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        why.unwrap_or_else(|| {
             Error::new(
                 ErrorKind::Unavailable,
-                format!("this host has no key for credentials: {HOST_KEY} is not there"),
+                format!("{} encrypts nothing", self.name),
             )
-            .with_advice(format!(
-                "if /var is not mounted yet, mount it; if the host was set up anew, restore {HOST_KEY} from a backup, or set the secrets anew"
-            )),
-        ),
-        _ => no_right_to_the_key(),
+            .with_advice("`key` chooses what it seals to")
+        })
+        .with_source(said)
     }
-}
-
-/// The likeliest reason for whoever is not root.
-fn no_right_to_the_key() -> Option<Error> {
-    let denied = rustix::fs::access(HOST_KEY, Access::READ_OK) == Err(Errno::ACCESS);
-    denied.then(|| {
-        Error::new(
-            ErrorKind::PermissionDenied,
-            "only root may use this host's key for credentials",
-        )
-        .with_advice("run keyhaul as root; from version 256 on, systemd can do it for others")
-    })
 }

@@ -6,28 +6,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use keyhaul_core::{
-    ErrorKind, GetOptions, ListOptions, PutOptions, Request, Result, SecretBytes, SecretPath,
-    SecretStore,
+    ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, SecretBytes, SecretPath,
 };
+use support::steps::{INSIDE, again, kind, read, write};
 use support::{Place, creds, open, options, path, secret};
-
-async fn read(store: &dyn SecretStore, name: &str) -> Result<String> {
-    let came = store.get(&path(name), &GetOptions::default()).await?;
-    Ok(String::from_utf8(came.value.expose().to_vec()).expect("text"))
-}
-
-async fn write(store: &dyn SecretStore, name: &str, value: &str) {
-    let options = PutOptions::default();
-    let done = store.put(&path(name), &secret(value), &options).await;
-    done.expect("put");
-}
-
-async fn kind(store: &dyn SecretStore, name: &str) -> ErrorKind {
-    read(store, name).await.expect_err(name).kind()
-}
 
 #[tokio::test]
 async fn credentials_are_systemds_both_ways() {
@@ -129,63 +113,92 @@ async fn nothing_but_files_in_a_folder_of_ones_own_is_read() {
 }
 
 #[tokio::test]
-async fn the_value_is_in_no_argument_no_environment_and_no_file() {
+async fn no_way_leads_to_where_systemd_takes_its_own_credentials_from() {
+    const SYSTEMDS: &str = "/run/credstore.encrypted";
+    if let Ok(folder) = std::env::var(INSIDE) {
+        let ways = ["link", "bound", "turned", "systemds/sub/.."];
+        for way in ways.map(|way| format!("{folder}/{way}")) {
+            let store = open(options(&[("folder", &way), ("key", "host")]));
+            let path = path("tmpfiles.extra");
+            let (value, put) = (secret("value"), PutOptions::default());
+            let (root, list) = (SecretPath::root(), ListOptions::default());
+            for error in [
+                store.get(&path, &GetOptions::default()).await.err(),
+                store.put(&path, &value, &put).await.err(),
+                store.list(&root, &list).await.err(),
+                store.delete(&path, &Default::default()).await.err(),
+                store.probe().await.err(),
+            ] {
+                let error = error.unwrap_or_else(|| panic!("{way} is taken"));
+                assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{way}: {error}");
+                assert!(error.message().contains("systemd takes"), "{error}");
+            }
+        }
+        let theirs = fs::read_dir(SYSTEMDS).expect("listed").count();
+        assert_eq!(theirs, 2, "the credential and the folder sub");
+        // The control.
+        let own = format!("{folder}/own");
+        let store = open(options(&[("folder", &own), ("key", "host")]));
+        write(&*store, "tmpfiles.extra", "value").await;
+        return;
+    }
     let place = Place::new();
-    let seen = place.path().join(".seen");
-    let seen = seen.to_string_lossy();
-    let does = format!("{{ echo \"$@\"; env; ls -l /proc/self/fd; }} >>{seen}");
-    let program = place.program(&does);
-    let store = place.store_with(&[("program", &program.to_string_lossy())]);
-    write(&*store, "a-name", "very-secret-value").await;
-    assert_eq!(
-        read(&*store, "a-name").await.expect("read"),
-        "very-secret-value"
+    let script = format!(
+        "set -e; cd \"${INSIDE}\"; mount -t tmpfs none /run; umask 077; mkdir -p {SYSTEMDS}/sub bound own turned
+        echo theirs >{SYSTEMDS}/tmpfiles.extra
+        ln -s {SYSTEMDS} link; ln -s /run systemds-above; ln -s {SYSTEMDS} systemds
+        mount --bind {SYSTEMDS} bound; ln -s \"$PWD/turned\" /run/credstore
+        exec \"$@\""
     );
-    for file in fs::read_dir(place.path()).expect("listed") {
-        let bytes = fs::read(file.expect("an entry").path()).expect("read");
-        let text = String::from_utf8_lossy(&bytes);
-        assert!(!text.contains("very-secret"), "{text}");
-    }
-    let seen = fs::read_to_string(&*seen).expect("seen");
-    // The controls: both runs were seen, and what was in them.
-    for part in ["encrypt --name=a-name", "decrypt --name=a-name", "PWD=/"] {
-        assert!(seen.contains(part), "{seen}");
-    }
-    assert!(!seen.contains("CARGO"), "{seen}");
+    again(
+        &["unshare", "--mount", "sh", "-c", &script, "sh"],
+        "no_way_leads_to_where_systemd_takes_its_own_credentials_from",
+        place.path(),
+    );
 }
 
 #[tokio::test]
-async fn a_program_that_hangs_is_given_up_by_the_callers_deadline() {
+async fn a_folder_below_one_that_others_can_write_is_not_read() {
     let place = Place::new();
-    let program = place.program("exec sleep 1000");
-    let store = place.store_with(&[("program", &program.to_string_lossy())]);
-    place.encrypt("a", &["--with-key=host"], "value");
-    let begun = Instant::now();
-    let request = Request::default().deadline(Some(begun + Duration::from_millis(200)));
-    let options = GetOptions::default().request(request.clone());
-    let error = store.get(&path("a"), &options).await.expect_err("hangs");
-    assert_eq!(error.kind(), ErrorKind::Timeout);
-    let options = PutOptions::default().request(request);
-    let error = store.put(&path("a"), &secret("new"), &options).await;
-    assert_eq!(error.expect_err("hangs").kind(), ErrorKind::Timeout);
-    assert!(begun.elapsed() < Duration::from_secs(10));
-    // What was there is intact.
-    assert_eq!(read(&*place.store(), "a").await.expect("read"), "value");
-}
-
-#[tokio::test]
-async fn a_program_that_seals_another_value_overwrites_nothing() {
-    let place = Place::new();
-    write(&*place.store(), "a", "value").await;
-    let program = place.program(
-        "if [ \"$1\" = encrypt ]; then { echo more; cat; } | /usr/bin/systemd-creds \"$@\"; exit; fi",
-    );
-    let store = place.store_with(&[("program", &program.to_string_lossy())]);
-    let options = PutOptions::default();
-    let error = store.put(&path("a"), &secret("new"), &options).await;
-    let error = error.expect_err("another value");
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    let (outer, inner) = (place.path().join("outer"), place.path().join("outer/inner"));
+    fs::create_dir_all(&inner).expect("made");
+    let store = open(options(&[
+        ("folder", &inner.to_string_lossy()),
+        ("key", "host"),
+    ]));
+    write(&*store, "a", "value").await;
+    fs::set_permissions(&outer, PermissionsExt::from_mode(0o777)).expect("a mode");
+    let error = read(&*store, "a").await.expect_err("another may lie there");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert!(error.message().contains("mode 0777"), "{error}");
+    // In a sticky one, nobody else can put another in its place.
+    fs::set_permissions(&outer, PermissionsExt::from_mode(0o1777)).expect("a mode");
     assert_eq!(read(&*store, "a").await.expect("read"), "value");
+}
+
+#[tokio::test]
+async fn a_new_secret_needs_no_second_link() {
+    if let Ok(folder) = std::env::var(INSIDE) {
+        let store = open(options(&[("folder", &folder), ("key", "host")]));
+        let mut options = PutOptions::default();
+        options.mode = PutMode::Create;
+        let done = store.put(&path("a"), &secret("value"), &options).await;
+        done.expect("made");
+        assert_eq!(read(&*store, "a").await.expect("read"), "value");
+        // The control: there is room for one file, and a second link of its counts as one more.
+        let folder = Path::new(&folder);
+        let error = fs::hard_link(folder.join("a"), folder.join("b")).expect_err("no room");
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        return;
+    }
+    let place = Place::new();
+    let script =
+        format!("mount -t tmpfs -o nr_inodes=2,mode=700 none \"${INSIDE}\" && exec \"$@\"");
+    again(
+        &["unshare", "--mount", "sh", "-c", &script, "sh"],
+        "a_new_secret_needs_no_second_link",
+        place.path(),
+    );
 }
 
 #[tokio::test]
@@ -208,38 +221,6 @@ async fn a_folder_that_is_not_there_is_made_only_where_the_policy_says_so() {
     assert_eq!(read(&*store, "a").await.expect("read"), "value");
     let mode = fs::metadata(&inner).expect("made").permissions().mode();
     assert_eq!(mode & 0o7777, 0o700);
-}
-
-#[tokio::test]
-async fn a_credential_for_a_tpm2_that_is_not_there_is_no_damage() {
-    // Where there is one, what it does not open is damaged.
-    let expected = match creds(&["has-tpm2"], "").status.success() {
-        true => ErrorKind::Corrupt,
-        false => ErrorKind::Unavailable,
-    };
-    let place = Place::new();
-    let store = place.store();
-    // Begun as one that is sealed to a TPM2 alone, and as one that needs the host's key, too.
-    for start in ["DHzAexF2RZGcSwvqCLwg/g", "k6iUCUh0RJCQyvL8k8q1Uw"] {
-        fs::write(
-            place.path().join("a"),
-            format!("{start}{}", "A".repeat(200)),
-        )
-        .expect("written");
-        let error = read(&*store, "a").await.expect_err("no TPM2");
-        assert_eq!(error.kind(), expected, "{error:?}");
-        let told = error
-            .advice()
-            .is_some_and(|advice| advice.contains("tpm2") || advice.contains("TPM2"));
-        assert!(told, "{error:?}");
-    }
-    // The control.
-    fs::write(
-        place.path().join("a"),
-        format!("Whxqht+dQJax1aZeCGLxmi{}", "A".repeat(200)),
-    )
-    .expect("written");
-    assert_eq!(kind(&*store, "a").await, ErrorKind::Corrupt);
 }
 
 /// libvirt 12.1 and later keep the key of their secrets so: made by their unit
@@ -269,96 +250,4 @@ async fn the_key_around_libvirts_secrets_is_read_and_written() {
     let name = "--name=secrets-encryption-key";
     let done = creds(&["decrypt", name, &file.to_string_lossy(), "-"], "");
     assert_eq!(done.stdout, other, "{done:?}");
-}
-
-/// Runs this one test again, by these words before it, with this in its environment. What it said.
-fn again(words: &[&str], test: &str, folder: &Path) -> String {
-    let place = tempfile::tempdir().expect("a folder");
-    fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).expect("a mode");
-    // Where anybody can run it.
-    let copy = place.path().join("test");
-    fs::copy(std::env::current_exe().expect("itself"), &copy).expect("copied");
-    let done = Command::new(words[0])
-        .args(&words[1..])
-        .arg(&copy)
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, folder)
-        .output()
-        .unwrap_or_else(|error| panic!("{}: {error}; apt-get install util-linux", words[0]));
-    let said = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
-    assert!(done.status.success() && said.contains("1 passed"), "{said}");
-    said
-}
-
-/// Set inside of what `again` runs.
-const INSIDE: &str = "KEYHAUL_TEST_FOLDER";
-
-#[tokio::test]
-async fn whoever_may_not_use_the_hosts_key_is_told_so() {
-    if let Ok(folder) = std::env::var(INSIDE) {
-        let store = open(options(&[("folder", &folder), ("key", "host")]));
-        // From version 256 on, a service of systemd's may do it for others, or refuse in its turn.
-        if let Err(error) = read(&*store, "a").await {
-            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
-        }
-        return;
-    }
-    let place = Place::new();
-    place.encrypt("a", &["--with-key=host"], "value");
-    fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).expect("a mode");
-    let readable = PermissionsExt::from_mode(0o644);
-    fs::set_permissions(place.path().join("a"), readable).expect("a mode");
-    let nobody = [
-        "setpriv",
-        "--reuid=61234",
-        "--regid=61234",
-        "--clear-groups",
-    ];
-    again(
-        &nobody,
-        "whoever_may_not_use_the_hosts_key_is_told_so",
-        place.path(),
-    );
-}
-
-#[tokio::test]
-async fn a_host_without_a_key_says_so_and_makes_one_with_the_first_write() {
-    const HOST_KEY: &str = "/var/lib/systemd/credential.secret";
-    if let Ok(folder) = std::env::var(INSIDE) {
-        assert!(!Path::new(HOST_KEY).exists());
-        let store = open(options(&[("folder", &folder), ("key", "host")]));
-        let error = read(&*store, "theirs").await.expect_err("no key");
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-        assert!(error.message().contains(HOST_KEY), "{error}");
-        write(&*store, "ours", "value").await;
-        assert_eq!(read(&*store, "ours").await.expect("read"), "value");
-        // Now there is a key, and it is another one.
-        assert_eq!(kind(&*store, "theirs").await, ErrorKind::Corrupt);
-
-        // systemd keeps from sealing to a key that is gone with the next boot, unless it is told to.
-        fs::remove_file(HOST_KEY).expect("gone");
-        let store = open(options(&[("folder", &folder)]));
-        let value = secret("value");
-        let options = PutOptions::default();
-        let done = store.put(&path("auto"), &value, &options).await;
-        let done = done.map_err(|error| error.kind()).map(|_| ());
-        let has_tpm2 = creds(&["has-tpm2"], "").status.success();
-        let expected = has_tpm2.then_some(()).ok_or(ErrorKind::Unavailable);
-        assert_eq!(done, expected);
-        return;
-    }
-    let place = Place::new();
-    place.encrypt("theirs", &["--with-key=host"], "value");
-    // A host that was never booted, as a container is: systemd's folder is empty, and in memory.
-    let script = "mount -t tmpfs none /var/lib/systemd && exec \"$@\"";
-    again(
-        &["unshare", "--mount", "sh", "-c", script, "sh"],
-        "a_host_without_a_key_says_so_and_makes_one_with_the_first_write",
-        place.path(),
-    );
-    // The control: here it opens.
-    assert_eq!(
-        read(&*place.store(), "theirs").await.expect("ours"),
-        "value"
-    );
 }

@@ -55,7 +55,9 @@ impl Tpm {
                 .unwrap_or_else(|error| panic!("swtpm: {error}; {INSTALL}"));
             let until = Instant::now() + Duration::from_secs(20);
             while Instant::now() < until && child.try_wait().expect("asked").is_none() {
-                if TcpStream::connect(("127.0.0.1", port + 1)).is_ok() {
+                // It opens one after the other.
+                let listens = |port: u16| TcpStream::connect(("127.0.0.1", port)).is_ok();
+                if listens(port + 1) && listens(port) {
                     return Self {
                         child,
                         port,
@@ -74,13 +76,17 @@ impl Tpm {
     fn store(&self, place: &Place, more: &[(&str, &str)]) -> Arc<dyn SecretStore> {
         let program = place.program(&format!("/usr/bin/python3 -c '{FLUSH}' {}", self.port));
         let program = program.to_string_lossy();
-        let device = format!("swtpm:host=127.0.0.1,port={}", self.port);
         let own = [
-            ("tpm2-device", device.as_str()),
+            ("tpm2-device", &*self.device()),
             ("key", "tpm2"),
             ("program", &program),
         ];
         place.store_with(&[&own, more].concat())
+    }
+
+    /// What the library calls it.
+    fn device(&self) -> String {
+        format!("swtpm:host=127.0.0.1,port={}", self.port)
     }
 
     /// Extends a PCR, as firmware does the seventh where Secure Boot's keys are others:
@@ -168,11 +174,67 @@ async fn a_value_is_sealed_to_the_tpm2_and_opens_in_no_other() {
 }
 
 #[tokio::test]
+async fn what_is_sealed_to_signed_pcrs_is_no_damage_where_something_is_missing() {
+    let (tpm, place) = (Tpm::new(), Place::new());
+    let (key, public) = (place.path().join(".key"), place.path().join(".public"));
+    let (key, public) = (key.to_string_lossy(), public.to_string_lossy());
+    for arguments in [
+        &["genpkey", "-algorithm", "RSA", "-out", &*key][..],
+        &["pkey", "-in", &*key, "-pubout", "-out", &*public],
+    ] {
+        let made = Command::new("openssl").args(arguments).output();
+        let made = made.unwrap_or_else(|error| panic!("{error}; apt-get install openssl"));
+        assert!(made.status.success(), "{made:?}");
+    }
+    let device = format!("--tpm2-device={}", tpm.device());
+    let public = format!("--tpm2-public-key={public}");
+    for (name, key) in [
+        ("a", "--with-key=tpm2-with-public-key"),
+        ("b", "--with-key=host+tpm2-with-public-key"),
+    ] {
+        place.encrypt(name, &[key, &device, &public], "value");
+    }
+    let store = tpm.store(&place, &[]);
+    // A host that was booted from a signed image has a signature, by another key.
+    let signed = ["/etc", "/run", "/usr/local/lib", "/usr/lib"]
+        .iter()
+        .any(|above| fs::exists(format!("{above}/systemd/tpm2-pcr-signature.json")).expect("seen"));
+    let (kind, word) = match signed {
+        true => (ErrorKind::Corrupt, "does not open"),
+        false => (ErrorKind::Unavailable, "no signature"),
+    };
+    for name in ["a", "b"] {
+        let error = store.get(&path(name), &GetOptions::default()).await;
+        let error = error.expect_err("not signed");
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert!(error.message().contains(word), "{error}");
+    }
+    // The control: what lacks nothing is damaged.
+    let none = "A".repeat(200);
+    fs::write(
+        place.path().join("c"),
+        format!("DHzAexF2RZGcSwvqCLwg/g{none}"),
+    )
+    .expect("written");
+    assert_eq!(read(&*store, "c").await, Err(ErrorKind::Corrupt));
+    drop(tpm);
+    for name in ["a", "b"] {
+        let error = store.get(&path(name), &GetOptions::default()).await;
+        let error = error.expect_err("no TPM2");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        assert!(error.message().contains("sealed to a TPM2"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_tpm2_that_is_gone_is_no_damage() {
     let (tpm, place) = (Tpm::new(), Place::new());
     let store = tpm.store(&place, &[]);
     put(&*store, "a").await;
+    store.probe().await.expect("the control");
     drop(tpm);
+    let error = store.probe().await.expect_err("gone");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert_eq!(read(&*store, "a").await, Err(ErrorKind::Unavailable));
     let options = PutOptions::default();
     let error = store.put(&path("b"), &secret("value"), &options).await;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod steps;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use keyhaul_core::layers::{LayerSettings, standard};
-use keyhaul_core::registry::{OptionValue, Options, Value};
+use keyhaul_core::registry::{Options, Value};
 use keyhaul_core::{SecretBytes, SecretPath, SecretStore, StoreConfig, StoreFactory};
 use keyhaul_systemd_creds::SystemdCredsFactory;
 
@@ -94,15 +96,11 @@ pub fn open(options: Options) -> Arc<dyn SecretStore> {
 
 /// Options as a policy has them.
 pub fn options(options: &[(&str, &str)]) -> Options {
-    let options = options.iter().map(|(name, text)| {
-        let value = match *text {
-            "true" => Value::Boolean(true),
-            text => Value::Text(text.to_owned()),
-        };
-        let place = "keyhaul.toml:3:1".to_owned();
-        ((*name).to_owned(), OptionValue { value, place })
+    let options = options.iter().map(|(name, text)| match *text {
+        "true" => (*name, Value::Boolean(true)),
+        text => (*name, text.into()),
     });
-    Options(options.collect())
+    Options::at("keyhaul.toml:3:1", options)
 }
 
 /// A store with every layer.
