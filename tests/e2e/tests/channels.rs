@@ -1,6 +1,7 @@
 //! The master key's three ways to a running VM, and what is left of it afterwards.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -184,6 +185,12 @@ fn a_key_file_goes_as_soon_as_it_was_read() {
     // A program in QEMU's place that waits before it reads, so that the file can be seen.
     let waits = site.script("waits", "#!/bin/sh\nfile=${2##*file=}\nls -ln \"$file\" \"${file%/*}\" >seen\necho \"$file\" >where\nread go <go\ncat \"$file\" >key\nread go <go\n");
     finish(std::process::Command::new("mkfifo").arg(site.path("go"))).ok();
+    // Open both ways, all the time: so neither side waits for the other to open it, and nobody sees its end.
+    let mut go = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(site.path("go"))
+        .expect("opened");
     let command = site.run(
         &["--channel", "file"],
         [
@@ -205,12 +212,14 @@ fn a_key_file_goes_as_soon_as_it_was_read() {
     assert_eq!(fs::metadata(&path).expect("there").len(), 32);
     assert_eq!(path.file_name().expect("a name"), "master-key.aes");
     assert_eq!(folder.parent().expect("its folder"), site.runtime());
-    fs::write(site.path("go"), "\n").expect("told");
+    go.write_all(b"\n").expect("told");
     until("the key's end", || (!folder.exists()).then_some(()));
+    // It is gone as soon as it was read, which is before the copy is written.
+    let copied = || fs::metadata(site.path("key")).expect("made").len() == 32;
+    until("the copy", || copied().then_some(()));
     // The program still runs.
     assert!(running.ended().is_none());
-    assert_eq!(fs::metadata(site.path("key")).expect("read").len(), 32);
-    fs::write(site.path("go"), "\n").expect("told");
+    go.write_all(b"\n").expect("told");
     assert!(running.end().success());
 }
 
