@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use keyhaul_core::registry::Value;
 use keyhaul_core::{Error, ErrorKind, GetOptions, PutOptions, SecretStore};
-use keyhaul_servers::{SecretService, SessionBus};
+use keyhaul_servers::{SecretService, SessionBus, dead_socket};
 use support::{impatient, open, path, run, secret, text};
 
 const URL: &str = "keyring+secret-service:";
@@ -52,7 +52,7 @@ async fn a_bus_that_is_not_there() {
     says(&error, ErrorKind::Unavailable, "no D-Bus session bus at");
     // A socket that a dead bus left behind.
     let left = folder.path().join("left");
-    drop(std::os::unix::net::UnixListener::bind(&left).expect("a socket"));
+    dead_socket(&left);
     let error = fails(&*store(&format!("unix:path={}", left.display()))).await;
     says(&error, ErrorKind::Unavailable, "no D-Bus session bus at");
     let error = fails(&*store("unix:nonsense")).await;

@@ -47,7 +47,11 @@ impl Site {
 
     pub fn write(&self, name: &str, text: &str, mode: u32) -> String {
         let path = self.path(name);
-        std::fs::write(&path, text).expect("written");
+        if mode & 0o111 == 0 {
+            std::fs::write(&path, text).expect("written");
+        } else {
+            keyhaul_servers::script(&path, text);
+        }
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("mode");
         self.text(name)
     }

@@ -21,12 +21,11 @@ async fn a_program_that_others_could_exchange_is_not_given_a_value() {
         "#!/bin/sh\n: >{}\nexec /usr/bin/systemd-creds \"$@\"\n",
         ran.display()
     );
-    fs::write(&program, script).expect("written");
+    keyhaul_servers::script(&program, &script);
     let mode = |path: &Path, mode| {
         fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a mode");
     };
     mode(&folder, 0o755);
-    mode(&program, 0o755);
     place.encrypt("a", &["--with-key=host"], "value");
     let store = place.store_with(&[("program", &program.to_string_lossy())]);
     for (open, other) in [(&program, 0o775), (&folder, 0o777), (&folder, 0o1777)] {

@@ -4,13 +4,14 @@ mod support;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use keyhaul_core::{ErrorKind, GetOptions, PutOptions, SecretStore};
+use keyhaul_servers::two_free_ports;
 use support::{Place, path, secret};
 
 const INSTALL: &str =
@@ -120,20 +121,6 @@ fn end(child: &mut Child) {
     // Where it ended by itself, both do nothing.
     let _ = child.kill();
     let _ = child.wait();
-}
-
-/// The first of two free ports that follow each other, as the library of the TPM wants them.
-fn two_free_ports() -> u16 {
-    loop {
-        let first = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let port = first.local_addr().expect("its address").port();
-        let next = port
-            .checked_add(1)
-            .map(|n| TcpListener::bind(("127.0.0.1", n)));
-        if let Some(Ok(_)) = next {
-            return port;
-        }
-    }
 }
 
 async fn put(store: &dyn SecretStore, name: &str) {

@@ -112,8 +112,8 @@ impl Site {
 
     /// A program in it.
     pub fn script(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.file(name, text);
-        set_mode(&path, 0o755);
+        let path = self.path(name);
+        keyhaul_servers::script(&path, text);
         path
     }
 

@@ -24,9 +24,7 @@ impl Programs {
 
     fn program(&self, text: &str) -> PathBuf {
         let path = self.0.path().join("plugin");
-        fs::write(&path, text).expect("written");
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(&path, mode).expect("its mode");
+        keyhaul_servers::script(&path, text);
         path
     }
 }

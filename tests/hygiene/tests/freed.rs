@@ -319,9 +319,7 @@ fn freed_by_program(text: &str, then: impl AsyncFnOnce(&Resolver)) -> usize {
     let place = builder.prefix(".keyhaul-test-").tempdir_in(home);
     let place = place.expect("folder");
     let program = place.path().join("plugin");
-    std::fs::write(&program, text).expect("installed");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&program, mode).expect("its mode");
+    keyhaul_servers::script(&program, text);
     let policy = format!(
         "version = 1\n[stores.s]\nurl = \"plugin+exec://{}\"\nargs = [\"{}\"]\n\
          [[routes]]\nmatch = \"**\"\nstore = \"s\"\n",

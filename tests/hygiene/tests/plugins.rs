@@ -172,8 +172,7 @@ fn nothing_is_left_in_keyhauls_memory_by_a_program() {
     let house = House::new();
     let program = folder.path().join("database.py");
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/examples/python");
-    std::fs::copy(example.join("database.py"), &program).expect("the example");
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("mode");
+    keyhaul_servers::copy_program(&example.join("database.py"), &program);
     house.policy(&format!(
         "version = 1\n[stores.kept]\nurl = \"plugin+exec://{}\"\nargs = [\"{}\"]\n\
          [[routes]]\nmatch = \"**\"\nstore = \"kept\"\n",

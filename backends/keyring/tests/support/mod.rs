@@ -109,7 +109,7 @@ pub fn as_another_user(test: &str, before: &[&str]) {
     let copy = folder.path().join("test");
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("a mode");
     let this = std::env::current_exe().expect("the test's own path");
-    std::fs::copy(this, &copy).expect("copied");
+    keyhaul_servers::copy_program(&this, &copy);
     let user = [
         "setpriv",
         "--reuid=61234",

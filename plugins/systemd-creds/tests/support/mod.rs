@@ -4,8 +4,6 @@
 
 pub mod steps;
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -61,8 +59,7 @@ impl Place {
     pub fn program(&self, does: &str) -> PathBuf {
         let path = self.path().join(".program");
         let script = format!("#!/bin/sh\n{does}\nexec /usr/bin/systemd-creds \"$@\"\n");
-        fs::write(&path, script).expect("written");
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("a mode");
+        keyhaul_servers::script(&path, &script);
         path
     }
 }

@@ -30,7 +30,7 @@ pub fn again(words: &[&str], test: &str, folder: &Path) -> String {
     fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).expect("a mode");
     // Where anybody can run it.
     let copy = place.path().join("test");
-    fs::copy(std::env::current_exe().expect("itself"), &copy).expect("copied");
+    keyhaul_servers::copy_program(&std::env::current_exe().expect("itself"), &copy);
     let done = Command::new(words[0])
         .args(&words[1..])
         .arg(&copy)
