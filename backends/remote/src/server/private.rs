@@ -1,6 +1,7 @@
 //! Files that belong to the service alone.
 
 use std::fs::{File, OpenOptions};
+use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -71,31 +72,60 @@ pub(super) fn open(path: &Path, what: &str) -> Result<File> {
     Ok(file)
 }
 
-/// Holds `file`, of `path`, for this process alone, as long as it is open.
-///
-/// # Errors
-/// `Conflict` where another process holds it.
-pub(super) fn lock(file: &File, path: &Path, what: &str) -> Result<()> {
-    flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
-        let shown = path.display();
-        if error != Errno::WOULDBLOCK {
-            return Error::io(
-                format!("the {what} file {shown} cannot be locked"),
-                error.into(),
-            );
-        }
-        let message = format!("the {what} file {shown} is in use by another process");
-        Error::new(ErrorKind::Conflict, message).with_advice(format!(
-            "one key service at a time works with it: `fuser {shown}` shows which"
-        ))
-    })
+/// A file that is this process' alone, until it is [let go](Self::let_go) or dropped.
+#[derive(Debug)]
+pub(super) struct Locked(File);
+
+impl Locked {
+    /// Takes `file`, of `path`.
+    ///
+    /// # Errors
+    /// `Conflict` where another process holds it.
+    pub(super) fn new(file: File, path: &Path, what: &str) -> Result<Self> {
+        let taken = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        taken.map_err(|error| {
+            let shown = path.display();
+            if error != Errno::WOULDBLOCK {
+                return Error::io(
+                    format!("the {what} file {shown} cannot be locked"),
+                    error.into(),
+                );
+            }
+            let message = format!("the {what} file {shown} is in use by another process");
+            Error::new(ErrorKind::Conflict, message).with_advice(format!(
+                "one key service at a time works with it: `fuser {}` shows which",
+                typed(path)
+            ))
+        })?;
+        Ok(Self(file))
+    }
+
+    /// A device, which is everybody's.
+    #[cfg(test)]
+    pub(super) fn device(file: File) -> Self {
+        Self(file)
+    }
+
+    /// Lets go of it, whoever still reads it. Closing it would not be enough: a child of this process
+    /// that is about to become another program has it open as well.
+    pub(super) fn let_go(&self) {
+        // Where even this fails, closing it is all that can be done.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
-/// Lets go of a file that is [held](lock). Closing it is not enough: a child of this process that is
-/// about to become another program may still have it open.
-pub(super) fn unlock(file: &File) {
-    // Where even this fails, closing it is all that can be done.
-    let _ = flock(file, FlockOperation::Unlock);
+impl Deref for Locked {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.let_go();
+    }
 }
 
 #[cfg(test)]
@@ -130,5 +160,23 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         let error = open(&folder.path().join("no/such"), "state").expect_err("nowhere");
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    }
+
+    #[test]
+    fn what_is_let_go_is_free_though_a_child_still_has_it_open() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("service.db.lock");
+        let taken = || Locked::new(open(&path, "state").expect("opened"), &path, "state");
+        let first = taken().expect("free");
+        // As fork gives it to a child.
+        let childs = first.try_clone().expect("copied");
+        assert_eq!(taken().expect_err("held").kind(), ErrorKind::Conflict);
+        drop(first);
+        drop(taken().expect("free again"));
+        // The control: closing alone.
+        let locked = flock(&childs, FlockOperation::NonBlockingLockExclusive);
+        locked.expect("free");
+        drop(childs.try_clone().expect("copied"));
+        assert_eq!(taken().expect_err("held").kind(), ErrorKind::Conflict);
     }
 }

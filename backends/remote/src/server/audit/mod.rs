@@ -44,6 +44,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::keeper::Keeper;
+use super::private::{self, Locked};
 use crate::protocol::{AuditAnswer, AuditHead};
 use chain::{Line, broken};
 use lines::{Lines, seek, whole_length};
@@ -75,10 +76,10 @@ pub struct AuditLog {
 
 /// What is durable.
 #[derive(Debug)]
-struct Published(Mutex<(Arc<File>, u64, AuditHead)>);
+struct Published(Mutex<(Arc<Locked>, u64, AuditHead)>);
 
 impl Published {
-    fn set(&self, file: &Arc<File>, length: u64, head: AuditHead) {
+    fn set(&self, file: &Arc<Locked>, length: u64, head: AuditHead) {
         let mut published = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *published = (Arc::clone(file), length, head);
     }
@@ -105,8 +106,8 @@ impl AuditLog {
     /// service's alone; `Corrupt` where its records
     /// were changed since the anchor, or it ends before it; else the kind that fits the I/O error.
     pub fn open(path: &Path, anchor: Option<AuditHead>) -> Result<Self> {
-        let file = super::private::open(path, "audit")?;
-        super::private::lock(&file, path, "audit")?;
+        let file = private::open(path, "audit")?;
+        let file = Locked::new(file, path, "audit")?;
         let unreadable = |error| {
             let subject = format!("the audit file {} cannot be read", path.display());
             Error::io(subject, error)
@@ -275,7 +276,7 @@ impl Drop for AuditLog {
         if self.thread.take().is_none_or(Keeper::end) {
             let published = &self.published.0;
             let published = published.lock().unwrap_or_else(PoisonError::into_inner);
-            super::private::unlock(&published.0);
+            published.0.let_go();
         }
     }
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use keyhaul_core::{Error, ErrorKind, Result};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::super::private;
+use super::super::private::{self, Locked};
 use super::chain::{END, HASH, Line, PREVIOUS, SEQUENCE, TIME, hash};
 use super::entry::with_field;
 use super::lines::{Lines, seek};
@@ -41,7 +41,7 @@ pub(super) struct Pending {
 
 pub(super) struct Writer {
     path: PathBuf,
-    file: Arc<File>,
+    file: Arc<Locked>,
     /// How much of the file is durable and whole.
     length: u64,
     head: AuditHead,
@@ -55,7 +55,7 @@ pub(super) struct Writer {
 impl Writer {
     pub fn new(
         path: &Path,
-        file: Arc<File>,
+        file: Arc<Locked>,
         length: u64,
         head: AuditHead,
         published: Arc<Published>,
@@ -188,7 +188,7 @@ impl Writer {
                 "something else writes it: rotate it by moving it away and reloading the service",
             ));
         }
-        let mut file = &*self.file;
+        let mut file: &File = &self.file;
         let written = file.write_all(bytes).and_then(|()| self.file.sync_data());
         written.map_err(|error| {
             self.dirty = self.file.set_len(self.length).is_err();
@@ -216,13 +216,13 @@ impl Writer {
             return Err(Error::new(ErrorKind::Conflict, message)
                 .with_advice("move that file away, then reload the service"));
         }
-        private::lock(&file, &self.path, "audit")?;
+        let file = Locked::new(file, &self.path, "audit")?;
         if self.dirty {
             // The old file ends with what was acknowledged, or it stays in use.
             self.file.set_len(self.length).map_err(subject)?;
             self.dirty = false;
         }
-        private::unlock(&self.file);
+        self.file.let_go();
         self.file = Arc::new(file);
         self.length = 0;
         self.publish();

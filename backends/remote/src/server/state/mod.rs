@@ -24,7 +24,6 @@ mod tombstones;
 mod types;
 mod writer;
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, mpsc};
@@ -39,6 +38,7 @@ use tokio::time::timeout;
 
 use super::audit::{AuditLog, Later, Read};
 use super::keeper::Keeper;
+use super::private::Locked;
 use crate::protocol::AuditHead;
 use memory::Memory;
 use time::{Time, timestamp};
@@ -61,9 +61,9 @@ pub(crate) struct State {
     /// For what the thread is asked to do.
     room: Arc<Semaphore>,
     thread: Option<Keeper>,
-    /// Held while the file is in use, by its lock: as long as the thread may write to it, also
-    /// where nobody waits for that any more.
-    lock: Arc<File>,
+    /// The file is in use as long as the thread may write to it, also where nobody waits for that any
+    /// more: so the thread has it, too.
+    _lock: Arc<Locked>,
 }
 
 /// What requests and the thread share.
@@ -137,8 +137,7 @@ impl State {
         let mut beside = path.as_os_str().to_owned();
         beside.push(".lock");
         let lock = super::private::open(Path::new(&beside), "state")?;
-        super::private::lock(&lock, Path::new(&beside), "state")?;
-        let lock = Arc::new(lock);
+        let lock = Arc::new(Locked::new(lock, Path::new(&beside), "state")?);
         // Made here, so that it is nobody else's at any moment. SQLite's other files follow its mode.
         drop(super::private::open(path, "state")?);
         let db = database::open(path, settings.busy)?;
@@ -171,7 +170,9 @@ impl State {
         let (commands, received) = mpsc::channel();
         let (theirs, held) = (Arc::clone(&shared), Arc::clone(&lock));
         let thread = Keeper::start("state", move || {
-            let (db, _held) = (db, held);
+            // The last to go.
+            let _held = held;
+            let db = db;
             let _end = End(&theirs);
             writer::run(&db, &theirs, &received);
         })?;
@@ -180,7 +181,7 @@ impl State {
             commands,
             room: Arc::new(Semaphore::new(ROOM)),
             thread: Some(thread),
-            lock,
+            _lock: lock,
         })
     }
 
@@ -353,8 +354,8 @@ impl Drop for State {
     /// Waits until what is buffered is written down, or cannot be in time.
     fn drop(&mut self) {
         let _ = self.commands.send(Command::Close);
-        if self.thread.take().is_none_or(Keeper::end) {
-            super::private::unlock(&self.lock);
+        if let Some(thread) = self.thread.take() {
+            thread.end();
         }
     }
 }

@@ -12,11 +12,17 @@ fn without_room_nothing_is_recorded_and_that_is_said() {
         .open("/dev/full")
         .expect("Linux has it");
     let published = Published(Mutex::new((
-        Arc::new(File::open("/dev/null").expect("there")),
+        Arc::new(Locked::device(File::open("/dev/null").expect("there"))),
         0,
         head.clone(),
     )));
-    let writer = Writer::new(&path, Arc::new(full), 0, head.clone(), Arc::new(published));
+    let writer = Writer::new(
+        &path,
+        Arc::new(Locked::device(full)),
+        0,
+        head.clone(),
+        Arc::new(published),
+    );
     let (commands, received) = mpsc::channel();
     let thread = std::thread::spawn(move || writer.run(&received));
     for _ in 0..3 {
